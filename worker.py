@@ -19,16 +19,20 @@ from activities.handoff import HandoffPlanning
 from activities.housekeeping import Purging, Sweeping
 from activities.reminders import ReminderOpening
 from activities.sending import SEND_BUDGET, PushSending, SendDependencies
+from activities.webhooks import FeedFollowing, WebhookDependencies
 from db.engine import Sessions, make_engine, make_sessions
 from dispatch.client import Metered, connect_when_up, leave, metered_runtime, reaches_temporal, watch
 from dispatch.client import certificate_files as temporal_certificates
+from dispatch.eraser import Eraser
 from dispatch.relay import Relay
 from dispatch.schedules import keep_registered
 from dispatch.sweeper import Sweeper
 from domain.housekeeping import DEFAULT_KEEP, Keep
 from domain.mass_failure import Threshold
-from domain.naming import WORKFLOW_QUEUE, push_queue
+from domain.naming import WEBHOOK_QUEUE, WORKFLOW_QUEUE, push_queue
+from domain.presentation import Presentations
 from domain.push import Provider
+from domain.webhooks import MAX_WEBHOOKS
 from fleet.due_load import DueLoad
 from fleet.heartbeat import Heartbeat, this_process
 from fleet.interceptors import IdsInLogs, NamelessFailures
@@ -48,6 +52,7 @@ from settings.environment import (
     service_settings,
     tracing_settings,
 )
+from settings.presentations import PresentationFiles
 from telemetry import metrics, tracing
 from telemetry.certificates import CertificateExpiry
 from telemetry.exposition import MetricsServer, expose
@@ -56,6 +61,7 @@ from workflows.fasting_reminder import FastingReminder
 from workflows.housekeeping import OrphanSweep, Retention
 from workflows.message_handoff import MessageHandoff, SendingPage
 from workflows.redrive import Redrive
+from workflows.webhook_follower import WebhookFollower
 
 GRACE = SEND_BUDGET + timedelta(seconds=5)  # at shutdown: longer than a send, so that none is cut off and made twice
 MAX_HELD = 20_000  # armed sends per provider; each costs a few KB, and must exceed arm window times rate
@@ -69,9 +75,13 @@ log = structlog.get_logger()
 
 
 def make_workers(
-    client: Client, sessions: Sessions, dependencies: SendDependencies, keep: Keep = DEFAULT_KEEP
+    client: Client,
+    sessions: Sessions,
+    dependencies: SendDependencies,
+    keep: Keep = DEFAULT_KEEP,
+    webhooks: WebhookDependencies | None = None,
 ) -> list[Worker]:
-    """Make one worker for the workflows and one for the sends of each provider.
+    """Make one worker for the workflows, one for webhooks, and one for the sends of each provider.
 
     Unsandboxed: the sandbox costs more CPU than the workflow itself. Replayed histories guard determinism.
     """
@@ -81,7 +91,10 @@ def make_workers(
         Worker(
             client,
             task_queue=WORKFLOW_QUEUE,
-            workflows=[FastingReminder, MessageHandoff, SendingPage, Redrive, DiagnosticPush, OrphanSweep, Retention],
+            workflows=[
+                *(FastingReminder, MessageHandoff, SendingPage, Redrive, DiagnosticPush),
+                *(OrphanSweep, Retention, WebhookFollower),
+            ],
             activities=[
                 opening.open_reminder,
                 opening.close_tasks,
@@ -100,7 +113,16 @@ def make_workers(
             max_concurrent_local_activities=50,
             workflow_task_poller_behavior=PollerBehaviorSimpleMaximum(10),
             graceful_shutdown_timeout=GRACE,
-        )
+        ),
+        Worker(  # of its own, so that no webhook takes a send's place
+            client,
+            task_queue=WEBHOOK_QUEUE,
+            activities=[FeedFollowing(sessions, webhooks or WebhookDependencies()).follow_feed],
+            interceptors=[IdsInLogs(), NamelessFailures()],
+            max_concurrent_activities=MAX_WEBHOOKS,
+            activity_task_poller_behavior=PollerBehaviorSimpleMaximum(2),
+            graceful_shutdown_timeout=GRACE,
+        ),
     ]
     for provider in sorted(dependencies.apps.providers):
         sending = PushSending(provider, sessions, dependencies)
@@ -126,7 +148,7 @@ async def main() -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     settings = service_settings()
     logs.configure(settings.log_format, settings.log_level)
-    keep, rotation = _keep(), make_rotation()
+    keep, rotation, presented = _keep(), make_rotation(), PresentationFiles(settings)
     if endpoint := tracing_settings().endpoint:
         tracing.start(tracing_settings().otel_service_name or "fastbell-worker", endpoint)
     if not rotation.apps.providers:
@@ -136,7 +158,10 @@ async def main() -> None:
 
     engine = make_engine(settings.database_url.get_secret_value(), pool_size=settings.database_pool_size)
     sessions = make_sessions(engine)
-    dependencies, metered = make_send_dependencies(sessions, rotation.apps), metered_runtime()
+    dependencies, metered = (
+        make_send_dependencies(sessions, rotation.apps, presentations=presented.presentations),
+        metered_runtime(),
+    )
     fleet = FleetSignals(sessions, settings.database_url.get_secret_value(), rotation.apps)
     metrics_server = _serve(settings, metered, dependencies.limiters, fleet)
     background_tasks = [asyncio.create_task(fleet.read_forever())]
@@ -153,13 +178,16 @@ async def main() -> None:
         background_tasks += [
             asyncio.create_task(Relay(sessions, client, settings.arm_window).sweep_forever()),
             asyncio.create_task(rotation.follow()),
+            asyncio.create_task(presented.follow()),
             asyncio.create_task(heartbeat.beat_forever()),
             asyncio.create_task(dependencies.takeover.run_forever(heartbeat.worker_id)),
             asyncio.create_task(keep_registered(client)),
             asyncio.create_task(sweeper.sweep_forever()),
+            asyncio.create_task(Eraser(sessions, client).erase_forever()),
             asyncio.create_task(watch(client)),
         ]
-        await _work(make_workers(client, sessions, dependencies, keep), dependencies.due_load, stop)
+        webhooks = WebhookDependencies(settings.webhooks_allow_private, is_busy=dependencies.due_load.is_near)
+        await _work(make_workers(client, sessions, dependencies, keep, webhooks), dependencies.due_load, stop)
     for task in background_tasks:
         task.cancel()
         with suppress(asyncio.CancelledError):
@@ -178,8 +206,9 @@ def make_send_dependencies(
     apps: SenderRegistry,
     environ: Mapping[str, str] = os.environ,
     timings: Timings = DEFAULT_TIMINGS,
+    presentations: Presentations | None = None,
 ) -> SendDependencies:
-    """Make what sending needs, with the limits that are set."""
+    """Make what sending needs, with the limits that are set. Without `presentations` the files are read once."""
     settings = limiter_settings(environ)
     limits = {
         Provider.APNS: Limits(settings.apns_concurrency, settings.apns_rate or None),
@@ -188,12 +217,14 @@ def make_send_dependencies(
     window = timedelta(seconds=settings.brake_window)
     limiters = RouteLimiters(limits, timings)
     cutoff = TokenErrorCutoff(sessions, limiters, Threshold(settings.brake_share, settings.brake_token_errors, window))
-    return SendDependencies(apps, DueLoad(), limiters, cutoff, Takeover(sessions))
+    presentations = presentations or PresentationFiles(service_settings(environ)).presentations
+    return SendDependencies(apps, DueLoad(), limiters, cutoff, presentations, Takeover(sessions))
 
 
 def _keep() -> Keep:
     settings = retention_settings()
-    return Keep(timedelta(days=settings.retention_days), timedelta(days=settings.log_retention_days))
+    days = (settings.retention_days, settings.log_retention_days, settings.event_retention_days)
+    return Keep(*(timedelta(days=each) for each in days))
 
 
 def _serve(settings: ServiceSettings, metered: Metered, limiters: RouteLimiters, fleet: FleetSignals) -> MetricsServer:

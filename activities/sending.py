@@ -20,6 +20,7 @@ from db.batch import Batch
 from db.engine import Sessions, may_be_ones_fault
 from db.push_tasks import Update
 from domain.kinds import RULES, Kind, Priority
+from domain.presentation import Presentations
 from domain.push import Environment, PlannedSend, Provider, SentPush, TaskState
 from fleet.due_load import DueLoad
 from fleet.holds import Hold
@@ -78,6 +79,7 @@ class SendDependencies:
     due_load: DueLoad
     limiters: RouteLimiters
     cutoff: TokenErrorCutoff
+    presentations: Presentations
     takeover: Takeover
     back_offs: retries.BackOffs = field(default_factory=lambda: retries.BACK_OFFS)
 
@@ -116,7 +118,8 @@ class PushSending:
         # Each priority by itself, so that no reminder waits for a message's row.
         in_flight = {each: 3 if each is Priority.REMINDER else 1 for each in Priority}
         self._recording = {each: Recording(sessions, in_flight=in_flight[each]) for each in Priority}
-        check, unheld = partial(check_pushes, sessions), partial(unheld_pushes, sessions)
+        check = partial(check_pushes, sessions, presentations=dependencies.presentations)
+        unheld = partial(unheld_pushes, sessions)
         self._check: Mapping[Priority, Batch[Claim | Hindered, Verdict]] = {
             each: Batch(check, in_flight=in_flight[each], unheard=self._close_unused, unheld=unheld)
             for each in Priority

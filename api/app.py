@@ -13,6 +13,9 @@ from starlette.middleware.cors import CORSMiddleware
 from api import (
     conversations,
     device_tokens,
+    document,
+    erasures,
+    events,
     fasting_sessions,
     operations,
     preference_links,
@@ -22,12 +25,14 @@ from api import (
     stream,
     support,
     sync,
+    webhooks,
 )
 from api.body_limit import BodyLimit
 from api.console.app import make_console
 from api.console.session import PATH as CONSOLE
 from api.console.session import ConsoleServices
 from api.dependencies import ReadinessCheck, Services
+from api.front_page import front_page
 from api.http import problems
 from api.http.auth import TokenCheck
 from api.http.bounds import RequestBounds
@@ -46,6 +51,7 @@ from domain.problems import MessageQuota, Quotas
 from domain.rate_limit import parse
 from settings.apps_file import AppIds
 from settings.environment import DEFAULT_LIMITS, AuthSettings, LimitSettings, ServiceSettings
+from settings.presentations import PresentationFiles
 from telemetry import metrics
 from telemetry.certificates import CertificateExpiry
 from telemetry.exposition import expose
@@ -64,7 +70,7 @@ def create_app(
 
     It starts without its database and without Temporal.
     """
-    app_ids = AppIds(settings.apps_file)
+    app_ids, presented = AppIds(settings.apps_file), PresentationFiles(settings)
     rates = Rates(limits.rate_limit, limits.rate_limit_service)
     running = RunningRequests(
         limits.max_concurrent_requests_per_caller or None, limits.max_concurrent_requests_per_service or None
@@ -90,28 +96,33 @@ def create_app(
             relay=relay,
             app_ids=app_ids,
             streams=streams,
+            presentations=presented.presentations,
             exposition=exposition,
+            allow_private_webhooks=settings.webhooks_allow_private,
+            erasure_key=settings.erasure_key.get_secret_value().encode() if settings.erasure_key else None,
         )
         app.state.console = ConsoleServices(temporal, settings.temporal_ui_url)
-        app.state.preference_page = PageServices(settings.public_address)
-        watching = asyncio.create_task(watch(temporal))
+        app.state.preference_page = PageServices(settings.public_address, presented.presentations)
+        watching = [asyncio.create_task(watch(temporal)), asyncio.create_task(presented.follow())]
         async with streams.running():
             yield
-        watching.cancel()
+        for task in watching:
+            task.cancel()
         await relay.close()
         await engine.dispose()
 
     app = FastAPIOffline(  # its pages load their scripts from here, not from the internet
         redoc_url=None,  # it loads a picture from the internet
         title="Fastbell",
-        summary="Push notifications that stay boring.",
-        description="Sends reminders of fasting sessions to every phone of a person, once and on time. The backend is "
-        "the source of truth. A push only asks the app to read it.",
+        summary=document.SUMMARY,
+        description=document.DESCRIPTION,
+        generate_unique_id_function=document.operation_id,
         lifespan=lifespan,
         redirect_slashes=False,
         telemetry=NO_TELEMETRY,
     )
     problems.install(app)
+    document.install(app, settings.public_address)
     app.add_middleware(RequestBounds, timeout=limits.request_timeout, most=limits.most_requests)
     app.add_middleware(BodyLimit)  # added later, so passed earlier: an unfinished body takes no request's place
     if limits.cors_origins:
@@ -135,10 +146,15 @@ def create_app(
         preferences,
         preference_links,
         push_tasks,
+        events,
+        webhooks,
+        erasures,
         support,
         operations,
     ):
         app.include_router(resource.router)
+    front = front_page(settings)
+    app.add_route("/", lambda _: front, include_in_schema=False)
     _mount(app, CONSOLE, make_console(app.state))
     _mount(app, PREFERENCES.rstrip("/"), make_preference_page(app.state))
     return app

@@ -54,18 +54,18 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         first = await receive()
-        found: Message | ProblemResponse = first
+        read: Message | ProblemResponse = first
         if first["type"] == "http.request" and first.get("more_body", False):
-            found = await self._rest(first.get("body", b""), scope, receive)
-        if isinstance(found, ProblemResponse):
-            await found(scope, receive, send)
+            read = await self._rest(first.get("body", b""), scope, receive)
+        if isinstance(read, ProblemResponse):
+            await read(scope, receive, send)
             return
-        if found["type"] == "http.disconnect":
+        if read["type"] == "http.disconnect":
             return
-        if len(found.get("body", b"")) > LARGEST_BODY:
+        if len(read.get("body", b"")) > LARGEST_BODY:
             await _too_large()(scope, receive, send)
             return
-        whole: Message | None = found
+        whole: Message | None = read
 
         async def receive_whole() -> Message:
             nonlocal whole

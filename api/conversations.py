@@ -21,7 +21,7 @@ from api.dependencies import (
     next_cursor,
 )
 from api.fields import Body, Out, UserId
-from api.http.problems import responses
+from api.http.problem_types import responses
 from api.sync import MAX_SEQ
 from db import conversations, messages, outbox
 from domain.messages import LARGEST_BODY, MAX_MEMBERS, MEMBERS_LISTED, Conversation, Message, check_repeat
@@ -96,8 +96,8 @@ class MessageOut(Out):
     id: UUID = Field(validation_alias="message_id")
     conversation_id: UUID
     number: int = Field(description="Position in the conversation, from 1.")
-    sender_id: str
-    body: str
+    sender_id: str | None
+    body: str | None
     created_at: datetime
 
 
@@ -111,8 +111,12 @@ class MessageList(BaseModel):
 _CONVERSATION = TypeAdapter(Conversation)
 
 
-@router.put("/{conversation_id}", status_code=201, responses=responses(403) | {200: {"model": ConversationOut}})
-async def store(
+@router.put(
+    "/{conversation_id}",
+    status_code=201,
+    responses=responses("not-allowed", "being-erased") | {200: {"model": ConversationOut}},
+)
+async def store_conversation(
     conversation_id: UUID, body: ConversationIn, _: ServiceCaller, writes: RowWrites, response: Response
 ) -> ConversationOut:
     """Create a conversation (201), or replace the members of an existing one (200)."""
@@ -129,7 +133,7 @@ async def store(
 
 
 @router.get("", responses=responses())
-async def list_mine(caller: AnyCaller, sessions: Database, page: Paged) -> ConversationList:
+async def list_conversations(caller: AnyCaller, sessions: Database, page: Paged) -> ConversationList:
     """List the caller's conversations."""
     async with sessions() as db:
         found = await conversations.of_member(db, caller.user_id, page.after, page.limit + 1)
@@ -140,8 +144,8 @@ async def list_mine(caller: AnyCaller, sessions: Database, page: Paged) -> Conve
     )
 
 
-@router.get("/{conversation_id}", responses=responses(404))
-async def read(conversation_id: UUID, caller: AnyCaller, sessions: Database) -> ConversationOut:
+@router.get("/{conversation_id}", responses=responses("not-found"))
+async def read_conversation(conversation_id: UUID, caller: AnyCaller, sessions: Database) -> ConversationOut:
     """Read one of the caller's conversations. With scope `service`: any conversation."""
     async with sessions() as db:
         found = await conversations.read(db, conversation_id)
@@ -153,9 +157,10 @@ async def read(conversation_id: UUID, caller: AnyCaller, sessions: Database) -> 
 @router.put(
     "/{conversation_id}/messages/{message_id}",
     status_code=201,
-    responses=responses(404, 409) | {200: {"model": MessageOut}},
+    responses=responses("not-found", "message-exists", "too-many-messages", "being-erased")
+    | {200: {"model": MessageOut}},
 )
-async def post(
+async def post_message(
     place: Annotated[MessagePlace, Depends()],
     body: MessageIn,
     caller: AnyCaller,
@@ -192,7 +197,7 @@ async def post(
     return MessageOut.model_validate(message)
 
 
-@router.get("/{conversation_id}/messages", responses=responses(404))
+@router.get("/{conversation_id}/messages", responses=responses("not-found"))
 async def list_messages(
     conversation_id: UUID,
     caller: AnyCaller,

@@ -18,9 +18,11 @@ from api.http.problems import Detail, Forbidden, Unauthorized
 from api.http.rates import Rate, Rates, RunningRequests
 from api.row_queue import Writes
 from api.streams.open_streams import OpenStreams
+from db import erasures
 from db.engine import Sessions, is_ready
 from dispatch.relay import Relay
-from domain.problems import InvalidField
+from domain.presentation import Presentations
+from domain.problems import InvalidField, NotFound, being_erased
 from settings.apps_file import AppIds
 from telemetry.exposition import Exposition
 
@@ -66,7 +68,9 @@ class ReadinessCheck:
         raise TimeoutError
 
 
+MAX_EXPORTS = 4  # at once; each holds up to a page in memory
 MAX_WATCHERS = 20  # streams of test pushes at once; each reads the database four times a second
+_READS = {"GET", "HEAD"}
 _bearer = HTTPBearer(auto_error=False, bearerFormat="JWT")
 
 
@@ -84,7 +88,11 @@ class Services:
     relay: Relay
     app_ids: AppIds
     streams: OpenStreams
+    presentations: Presentations
     exposition: Exposition
+    erasure_key: bytes | None  # None: digests prove nothing
+    allow_private_webhooks: bool = False
+    exports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_EXPORTS))
     watchers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_WATCHERS))
 
 
@@ -107,10 +115,11 @@ AllowedApps = Annotated[AppIds, _held("app_ids")]
 Database = Annotated[Sessions, _held("sessions")]
 RowWrites = Annotated[Writes, _held("writes")]
 Dispatch = Annotated[Relay, _held("relay")]
-Streams = Annotated[OpenStreams, _held("streams")]
 Ready = Annotated[ReadinessCheck, _held("readiness")]
 MetricsText = Annotated[Exposition, _held("exposition")]
 Watchers = Annotated[asyncio.Semaphore, _held("watchers")]
+Exports = Annotated[asyncio.Semaphore, _held("exports")]
+ErasureKey = Annotated[bytes | None, _held("erasure_key")]
 
 
 async def _caller(
@@ -126,8 +135,17 @@ async def _caller(
     request.state.permit = await services.running.enter(caller)
     try:
         yield caller
+    except NotFound:
+        if request.method not in _READS and await _is_being_erased(services, caller.user_id):
+            raise being_erased() from None  # what the request is about may be gone already
+        raise
     finally:
         request.state.permit.release()
+
+
+async def _is_being_erased(services: Services, user_id: str) -> bool:
+    async with services.sessions() as db:
+        return await erasures.running(db, user_id) is not None
 
 
 async def supporter(caller: Annotated[Caller, Depends(_caller)]) -> Caller:

@@ -10,12 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import AllowedApps, AnyCaller, Database, Paged, RowWrites, cut, next_cursor
 from api.fields import Body, Ticket
-from api.http.problems import Detail, responses
+from api.http.problem_types import responses
+from api.http.problems import Detail
 from db import device_tokens
 from db.models.people import DeviceToken
 from db.views import devices as device_history
 from db.views.devices import ShownToken
 from domain import devices as registration
+from domain import locales
 from domain.devices import Permission
 from domain.problems import InvalidField
 from domain.push import APP_ID, LONGEST_APP_ID, Environment, Provider
@@ -23,6 +25,7 @@ from operations import revival as revivals
 from push.payload_limit import is_usable
 
 router = APIRouter(prefix="/v1/device-tokens", tags=["device tokens"])
+LARGEST_SEQUENCE = 2**53 - 1  # which every client's numbers hold
 
 
 def _public_key(value: str) -> str:
@@ -44,7 +47,7 @@ class RegistrationIn(Body):
     app_id: Annotated[str | None, Field(max_length=LONGEST_APP_ID, pattern=APP_ID)] = None
     locale: Annotated[
         str | None,
-        BeforeValidator(registration.locale),
+        BeforeValidator(locales.locale),
         Field(description="Locale of the app. A value that is not a locale is stored as null.", examples=["de-AT"]),
     ] = None
     time_zone: Annotated[
@@ -78,6 +81,16 @@ class RegistrationIn(Body):
             "a bearer token (`POST /v1/sign-outs`).",
         ),
     ] = None
+    sequence: Annotated[
+        int | None,
+        Field(
+            strict=True,
+            ge=0,
+            le=LARGEST_SEQUENCE,
+            description="A number that grows with each registration that the app sends with the same "
+            "`sign_out_digest`. One that arrives after a higher one changes nothing.",
+        ),
+    ] = None
     former_ticket: Annotated[
         Ticket | None,
         Field(description="Ticket of the user who was signed in here before, if their sign-out was not sent yet."),
@@ -88,10 +101,15 @@ class RegistrationIn(Body):
     ] = None
 
     def checked(self) -> device_tokens.Registration:
-        """Check the token and its environment by the provider's rules; raises InvalidField."""
+        """Check the token and its environment by the provider's rules, and fields that belong together.
+
+        Raises InvalidField.
+        """
         token = registration.token(self.provider, self.token)
         if self.provider is Provider.FCM and self.environment is not Environment.PRODUCTION:
             raise InvalidField("environment", Detail.FCM_ENVIRONMENT)
+        if self.sequence is not None and self.sign_out_digest is None:
+            raise InvalidField("sequence", Detail.SEQUENCE_NEEDS_DIGEST)
         as_bytes = {
             "sign_out_digest": None if self.sign_out_digest is None else bytes.fromhex(self.sign_out_digest),
             "public_key": None if self.public_key is None else base64.b64decode(self.public_key),
@@ -109,8 +127,11 @@ class DeviceTokenList(BaseModel):
 _TOKEN = TypeAdapter(ShownToken)
 
 
-@router.put("/{installation_id}", responses=responses(409))
-async def register(
+@router.put(
+    "/{installation_id}",
+    responses=responses("installation-taken", "ticket-spent", "registration-outdated", "being-erased"),
+)
+async def register_device_token(
     installation_id: UUID,
     body: RegistrationIn,
     caller: AnyCaller,
@@ -122,7 +143,8 @@ async def register(
     If the caller has too many installations, the one that was not seen for longest is signed out. An installation
     that registered with a `sign_out_digest` moves to another user only with the same token or with the former user's
     ticket, else 409 `installation-taken`. A `sign_out_digest` whose ticket was used within the last hour gets 409
-    `ticket-spent`: either this request was sent before that sign-out, or the app must make a new ticket.
+    `ticket-spent`: either this request was sent before that sign-out, or the app must make a new ticket. A lower
+    `sequence` than one that was stored with the same digest gets 409 `registration-outdated` and changes nothing.
     """
     registered = body.checked()
     if not await apps.allow(registered.app_id):
@@ -141,7 +163,7 @@ async def register(
 
 
 @router.get("", responses=responses())
-async def list_mine(caller: AnyCaller, sessions: Database, page: Paged) -> DeviceTokenList:
+async def list_device_tokens(caller: AnyCaller, sessions: Database, page: Paged) -> DeviceTokenList:
     """List the caller's device tokens."""
     async with sessions() as db:
         rows = await device_tokens.owned_by(db, caller.user_id, page.after, page.limit + 1)
@@ -154,8 +176,11 @@ async def list_mine(caller: AnyCaller, sessions: Database, page: Paged) -> Devic
 
 
 @router.delete("/{installation_id}", status_code=204, responses=responses())
-async def sign_out(installation_id: UUID, caller: AnyCaller, writes: RowWrites) -> Response:
-    """Sign this installation out. If another user has since registered the token, their registration is kept."""
+async def sign_out_installation(installation_id: UUID, caller: AnyCaller, writes: RowWrites) -> Response:
+    """Sign this installation out. If another user has since registered the token, their registration is kept.
+
+    This uses up the ticket of the registration, as `POST /v1/sign-outs` does.
+    """
 
     async def leave(db: AsyncSession) -> None:
         await device_tokens.sign_out(db, caller.user_id, installation_id)

@@ -1,7 +1,7 @@
 """Fasting sessions: start, read, move the goal, end, cancel. Accepted when committed; the dispatch follows."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -10,8 +10,9 @@ from pydantic import AliasPath, BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import AnyCaller, Database, Dispatch, Page, Paged, RowWrites, next_cursor
-from api.fields import Body, Instant, Out, ReminderMinutes
-from api.http.problems import Detail, responses
+from api.fields import Body, Instant, Labels, Out, ReminderMinutes
+from api.http.problem_types import responses
+from api.http.problems import Detail
 from api.row_queue import Writes
 from db import fasting_sessions, outbox, preferences
 from db.engine import Sessions, present_instant
@@ -31,6 +32,7 @@ class StartIn(Body):
     ends_at: Instant
     started_at: Instant | None = None
     reminder_minutes: ReminderMinutes | None = None
+    labels: Labels | None = None
 
 
 class ChangeIn(Body):
@@ -48,15 +50,16 @@ class ReminderOut(Out):
     state: ReminderState
 
 
-class SessionOut(BaseModel):
+class SessionOut(Out):
     """A fasting session."""
 
-    id: UUID
+    id: UUID = Field(validation_alias="session_id")
     started_at: datetime
     ends_at: datetime
     status: SessionStatus
     ended_at: datetime | None
     reminders: list[ReminderOut]
+    labels: dict[str, str] = Field(description="As given at the start.", examples=[{"name": "Assam"}])
     rev: int = Field(description="Increases with each change.")
 
 
@@ -70,8 +73,13 @@ class SessionList(BaseModel):
     next_cursor: str | None
 
 
-@router.put("/{session_id}", status_code=201, responses=responses(404, 409) | {200: {"model": SessionOut}})
-async def start(
+@router.put(
+    "/{session_id}",
+    status_code=201,
+    responses=responses("not-found", "session-exists", "too-many-active-fasts", "being-erased")
+    | {200: {"model": SessionOut}},
+)
+async def start_fasting_session(
     session_id: UUID,
     body: StartIn,
     caller: AnyCaller,
@@ -111,7 +119,7 @@ async def start(
 
 
 @router.get("", responses=responses())
-async def list_mine(caller: AnyCaller, sessions: Database, page: Paged) -> SessionList:
+async def list_fasting_sessions(caller: AnyCaller, sessions: Database, page: Paged) -> SessionList:
     """List the caller's fasting sessions."""
     return await list_of(caller.user_id, sessions, page)
 
@@ -119,17 +127,22 @@ async def list_mine(caller: AnyCaller, sessions: Database, page: Paged) -> Sessi
 async def list_of(user_id: str, sessions: Sessions, page: Page) -> SessionList:
     """List a user's fasting sessions."""
     async with sessions() as db:
-        found = await fasting_sessions.owned_by(db, user_id, page.after, page.limit + 1)
-        shown = found[: page.limit]
-        items = await _out(db, shown)
+        return await page_of(db, user_id, page)
+
+
+async def page_of(db: AsyncSession, user_id: str, page: Page) -> SessionList:
+    """List a user's fasting sessions in a transaction."""
+    found = await fasting_sessions.owned_by(db, user_id, page.after, page.limit + 1)
+    shown = found[: page.limit]
+    items = await _out(db, shown)
     more = len(found) > len(shown)
     return SessionList(
         items=items, next_cursor=next_cursor(shown[-1].started_at, shown[-1].session_id) if more else None
     )
 
 
-@router.get("/{session_id}", responses=responses(404))
-async def read(session_id: UUID, caller: AnyCaller, sessions: Database) -> SessionOut:
+@router.get("/{session_id}", responses=responses("not-found"))
+async def read_fasting_session(session_id: UUID, caller: AnyCaller, sessions: Database) -> SessionOut:
     """Read a fasting session."""
     async with sessions() as db:
         session = await fasting_sessions.read(db, session_id)
@@ -138,8 +151,12 @@ async def read(session_id: UUID, caller: AnyCaller, sessions: Database) -> Sessi
         return (await _out(db, [session]))[0]
 
 
-@router.patch("/{session_id}", responses=responses(404, 409))
-async def change(session_id: UUID, body: ChangeIn, caller: AnyCaller, writes: RowWrites, relay: Dispatch) -> SessionOut:
+@router.patch(
+    "/{session_id}", responses=responses("not-found", "session-finished", "too-many-active-fasts", "being-erased")
+)
+async def change_fasting_session(
+    session_id: UUID, body: ChangeIn, caller: AnyCaller, writes: RowWrites, relay: Dispatch
+) -> SessionOut:
     """Move the goal, change the reminders, or both."""
 
     async def store(db: AsyncSession) -> Changed:
@@ -164,14 +181,14 @@ async def change(session_id: UUID, body: ChangeIn, caller: AnyCaller, writes: Ro
     return _dispatched(relay, await writes.run(store, _row(session_id)))
 
 
-@router.post("/{session_id}/end", responses=responses(404, 409))
-async def end(session_id: UUID, caller: AnyCaller, writes: RowWrites, relay: Dispatch) -> SessionOut:
+@router.post("/{session_id}/end", responses=responses("not-found", "session-finished", "being-erased"))
+async def end_fasting_session(session_id: UUID, caller: AnyCaller, writes: RowWrites, relay: Dispatch) -> SessionOut:
     """End a fast. It is completed, or broken if its goal is still ahead. Repeats are harmless."""
     return await _finish(session_id, caller.user_id, SessionStatus.COMPLETED, writes, relay)
 
 
-@router.post("/{session_id}/cancel", responses=responses(404, 409))
-async def cancel(session_id: UUID, caller: AnyCaller, writes: RowWrites, relay: Dispatch) -> SessionOut:
+@router.post("/{session_id}/cancel", responses=responses("not-found", "session-finished", "being-erased"))
+async def cancel_fasting_session(session_id: UUID, caller: AnyCaller, writes: RowWrites, relay: Dispatch) -> SessionOut:
     """Cancel a fast. Repeats are harmless."""
     return await _finish(session_id, caller.user_id, SessionStatus.CANCELLED, writes, relay)
 
@@ -220,6 +237,7 @@ async def _new_session(db: AsyncSession, session_id: UUID, user_id: str, body: S
         scheduled_at=now,
         rev=1,
         follows_preferences=body.reminder_minutes is None,
+        labels=body.labels or {},
     )
 
 
@@ -236,6 +254,7 @@ def _asks_for(body: StartIn, session: FastingSession) -> bool:
         body.ends_at == session.ends_at
         and body.started_at in {None, session.started_at}
         and body.reminder_minutes in {None, session.reminder_minutes}
+        and body.labels in (None, session.labels)
     )
 
 
@@ -245,12 +264,4 @@ async def _out(db: AsyncSession, sessions: Sequence[FastingSession]) -> list[Ses
 
 
 def _shown(session: FastingSession, standings: Sequence[ReminderStanding]) -> SessionOut:
-    return SessionOut(
-        id=session.session_id,
-        started_at=session.started_at,
-        ends_at=session.ends_at,
-        status=session.status,
-        ended_at=session.ended_at,
-        reminders=[ReminderOut.model_validate(each) for each in standings],
-        rev=session.rev,
-    )
+    return SessionOut.model_validate(asdict(session) | {"reminders": standings})

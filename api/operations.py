@@ -18,13 +18,13 @@ class Readiness(BaseModel):
 
 
 @router.get("/livez", status_code=204)
-async def livez() -> Response:
+async def check_liveness() -> Response:
     """Answer: the process is alive."""
     return Response(status_code=204)
 
 
 @router.get("/readyz", responses={503: {"model": Readiness}}, response_model_exclude_none=True)
-async def readyz(readiness: Ready, response: Response) -> Readiness:
+async def check_readiness(readiness: Ready, response: Response) -> Readiness:
     """Tell whether the process can accept requests. That needs the database and its newest migration, but not Temporal.
 
     The answer comes within 3 seconds.
@@ -38,6 +38,6 @@ async def readyz(readiness: Ready, response: Response) -> Readiness:
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
-def metrics(exposition: MetricsText) -> Response:
+def read_metrics(exposition: MetricsText) -> Response:
     """Give the metrics of this process, in Prometheus' text format."""
     return Response(exposition.text(), media_type=CONTENT_TYPE)

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import AnyCaller, RowWrites
 from api.fields import Body
-from api.http.problems import responses
+from api.http.problem_types import responses
 from api.preference_page.session import Page, PageServices
 from api.row_queue import Writes
 from db import preference_links
@@ -39,7 +39,7 @@ class LinkOut(BaseModel):
     expires_at: datetime
 
 
-@router.post("", status_code=201, responses=responses())
+@router.post("", status_code=201, responses=responses("being-erased"))
 async def make_preference_link(
     caller: AnyCaller, writes: RowWrites, services: Page, body: LinkIn | None = None
 ) -> LinkOut:

@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import AnyCaller, Database, Dispatch, RowWrites
 from api.fields import Body, Out, ReminderMinutes, TimeZone
-from api.http.problems import Detail, responses
+from api.http.problem_types import responses
+from api.http.problems import Detail
 from api.row_queue import Writes
 from db import fasting_sessions, preferences
 from db.outbox import OutboxEntry
@@ -119,14 +120,14 @@ class PreferencesOut(Out):
 
 
 @router.get("", responses=responses())
-async def read(caller: AnyCaller, sessions: Database, response: Response) -> PreferencesOut:
+async def read_preferences(caller: AnyCaller, sessions: Database, response: Response) -> PreferencesOut:
     """Read the caller's preferences."""
     async with sessions() as db:
         return _answer(await preferences.of_user(db, caller.user_id), response)
 
 
-@router.put("", responses=responses(412))
-async def replace(
+@router.put("", responses=responses("preferences-changed", "being-erased"))
+async def replace_preferences(
     body: PreferencesBody,
     caller: AnyCaller,
     writes: RowWrites,
@@ -149,8 +150,8 @@ async def replace(
     return _answer(await _update(caller.user_id, change, if_match, writes, relay), response)
 
 
-@router.patch("", responses=responses(412))
-async def change(
+@router.patch("", responses=responses("preferences-changed", "being-erased"))
+async def change_preferences(
     body: PreferencesPatch,
     caller: AnyCaller,
     writes: RowWrites,

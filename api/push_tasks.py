@@ -6,15 +6,15 @@ from fastapi import APIRouter, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import AnyCaller, RowWrites
-from api.http.problems import responses
+from api.http.problem_types import responses
 from db import push_tasks
 from domain.problems import NotFound
 
 router = APIRouter(prefix="/v1/push-tasks", tags=["push tasks"])
 
 
-@router.post("/{task_id}/opened", status_code=204, responses=responses(404))
-async def opened(task_id: UUID, caller: AnyCaller, writes: RowWrites) -> Response:
+@router.post("/{task_id}/opened", status_code=204, responses=responses("not-found", "being-erased"))
+async def mark_push_opened(task_id: UUID, caller: AnyCaller, writes: RowWrites) -> Response:
     """Record that the user tapped the notification. The first time counts."""
 
     async def note(db: AsyncSession) -> bool:

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import AllServices, RowWrites
 from api.fields import Body, Ticket
-from api.http.problems import responses
+from api.http.problem_types import anonymous_responses
 from api.http.rates import address
 from db import device_tokens
 
@@ -27,10 +27,7 @@ def _limit_by_address(request: Request, services: AllServices) -> None:
     services.sign_outs.spend(address(request))
 
 
-_RESPONSES = {status: response for status, response in responses().items() if status != 401}
-
-
-@router.post("", status_code=204, dependencies=[Depends(_limit_by_address)], responses=_RESPONSES)
+@router.post("", status_code=204, dependencies=[Depends(_limit_by_address)], responses=anonymous_responses())
 async def sign_out_by_ticket(body: SignOutIn, writes: RowWrites) -> Response:
     """Sign an installation out with its ticket. The answer is the same whether or not there was anything to sign out.
 

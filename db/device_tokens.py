@@ -45,6 +45,7 @@ class Registration:
     os_version: str | None = None
     permission: str | None = None
     sign_out_digest: bytes | None = None  # SHA-256 of the ticket that may end this registration
+    sequence: int | None = None  # grows with each registration with this digest
     former_ticket: str | None = field(default=None, repr=False)  # of the previous user
     public_key: bytes | None = None
 
@@ -70,11 +71,12 @@ async def register(
     """Make the token active for this user and installation only.
 
     If the user then has more than `most` installations, those not seen for longest are signed out. Raises Conflict if
-    another user is signed in there and neither their token nor their ticket is given, and if the ticket of this
-    registration was used: then it is older than that sign-out.
+    another user is signed in there and neither their token nor their ticket is given, if the ticket of this
+    registration was used (then it is older than that sign-out), and if one with a higher `sequence` came before it.
     """
     await _lock(db, *locks_of(user_id, installation_id, new))
     await _spend_tickets(db, installation_id, new)
+    latest = await _latest_sequence(db, user_id, installation_id, new)
     elsewhere = and_(
         DeviceToken.provider == new.provider,
         func.md5(DeviceToken.token) == func.md5(new.token),  # as in the indexes
@@ -106,6 +108,7 @@ async def register(
     row.environment, row.app_id, row.app_version = new.environment, new.app_id, new.app_version
     row.locale, row.time_zone, row.public_key = new.locale, new.time_zone, new.public_key
     row.os_version, row.permission, row.sign_out_digest = new.os_version, new.permission, new.sign_out_digest
+    row.sequence = latest if new.sequence is None else new.sequence
     await db.flush()
     await db.refresh(row)
     if event:
@@ -116,10 +119,26 @@ async def register(
 
 
 async def sign_out(db: AsyncSession, user_id: str, installation_id: UUID) -> None:
-    """Sign this installation out. If another user has since registered the token, their registration is kept."""
+    """Sign this installation out. If another user has since registered the token, their registration is kept.
+
+    The ticket of its latest registration counts as used: one that names it and has not been processed yet is refused.
+    """
     await _lock(db, f"installation/{installation_id}")
     mine = and_(DeviceToken.user_id == user_id, DeviceToken.installation_id == installation_id)
+    latest = select(DeviceToken.sign_out_digest).where(mine).order_by(DeviceToken.registered_at.desc()).limit(1)
+    if ticket := await db.scalar(latest):
+        await _spend(db, installation_id, ticket)
     await _deactivate(db, mine, "signed_out")
+
+
+async def hold_registrations(db: AsyncSession, user_id: str) -> None:
+    """Wait for a person's registrations that are under way, and let later ones wait until the transaction ends."""
+    await _lock(db, f"user/{user_id}")
+
+
+async def sign_out_everywhere(db: AsyncSession, user_id: str, reason: str) -> None:
+    """Sign all of a person's installations out."""
+    await _deactivate(db, DeviceToken.user_id == user_id, "signed_out", detail=reason)
 
 
 async def sign_out_by_ticket(db: AsyncSession, installation_id: UUID, ticket: str) -> None:
@@ -262,6 +281,21 @@ async def _is_spent(db: AsyncSession, installation_id: UUID, ticket: bytes) -> b
     return await db.scalar(query) is not None
 
 
+async def _latest_sequence(db: AsyncSession, user_id: str, installation_id: UUID, new: Registration) -> int | None:
+    """Give the highest number of the registrations with this ticket; raises Conflict if the new one has a lower one."""
+    same_sign_in = and_(
+        DeviceToken.user_id == user_id,
+        DeviceToken.installation_id == installation_id,
+        DeviceToken.sign_out_digest == new.sign_out_digest,
+    )
+    latest = await db.scalar(select(func.max(DeviceToken.sequence)).where(same_sign_in))
+    if latest is not None and new.sequence is not None and new.sequence < latest:
+        raise Conflict(
+            "registration-outdated", "A later registration of this sign-in was stored already. It stays as it is."
+        )
+    return latest
+
+
 async def _check_may_move(db: AsyncSession, signed_in: ColumnElement[bool], new: Registration) -> None:
     former = None if new.former_ticket is None else digest(new.former_ticket)
     for row in await db.scalars(select(DeviceToken).where(signed_in, DeviceToken.sign_out_digest.is_not(None))):
@@ -355,6 +389,17 @@ _AWAIT_REGISTRATIONS = text("""
     SELECT pg_advisory_xact_lock_shared(hashtextextended('installation/' || id, 0))
       FROM (SELECT DISTINCT id FROM unnest(CAST(:installation_ids AS uuid[])) AS asked (id) ORDER BY id) AS each
 """)
+
+
+async def app_of(db: AsyncSession, user_id: str, installation_id: UUID) -> str | None:
+    """Name the app that an installation of a user registered for last."""
+    query = (
+        select(DeviceToken.app_id)
+        .where(DeviceToken.installation_id == installation_id, DeviceToken.user_id == user_id)
+        .order_by(DeviceToken.active.desc(), DeviceToken.last_seen_at.desc(), DeviceToken.id)
+        .limit(1)
+    )
+    return await db.scalar(query)
 
 
 async def standing(db: AsyncSession, user_id: str, installation_id: UUID) -> InstallationStanding:

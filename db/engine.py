@@ -42,6 +42,7 @@ _LOST = (
     "25006",
 )  # of these, the server is not ours, or no longer
 CANCELED = "57014"  # SQLSTATE of a statement that exceeded its timeout
+_BEING_ERASED = "FB409"  # SQLSTATE that our triggers raise (migration 0022)
 _NEXT_HOST = ("53", "57")  # SQLSTATEs of a host that lets nobody in at the moment
 _SESSION = (  # set after connecting, since a pooler accepts few settings at the start
     "SET idle_in_transaction_session_timeout = '10s'",  # with the next three: a vanished host keeps no locks
@@ -190,6 +191,11 @@ def refused_for_its_content(error: Exception) -> bool:
 def is_contended(error: DBAPIError) -> bool:
     """Tell whether another transaction held a lock."""
     return _sqlstate(error.orig) in _CONTENDED
+
+
+def is_of_erased(error: DBAPIError) -> bool:
+    """Tell whether a trigger refused a row, because its person is being erased."""
+    return _sqlstate(error.orig) == _BEING_ERASED
 
 
 def among(column: InstrumentedAttribute[T], values: Iterable[T]) -> ColumnElement[bool]:

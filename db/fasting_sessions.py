@@ -16,7 +16,7 @@ from db.models.people import FastingSessionRow
 from db.unreadable import EARLIEST, LATEST, Unreadable, log_unreadable, word
 from domain.problems import too_many_fasts
 from domain.reminders import needed_at, rescheduled
-from domain.sessions import FastingSession, SessionStatus, readable_minutes
+from domain.sessions import FastingSession, SessionStatus, readable_labels, readable_minutes
 
 OUTBOX_KIND = outbox.FAST
 
@@ -193,4 +193,5 @@ def _session(row: FastingSessionRow) -> FastingSession | None:
         rev=row.rev,
         late_minutes=readable_minutes(row.late_minutes),
         follows_preferences=row.follows_preferences,
+        labels=readable_labels(row.labels),
     )

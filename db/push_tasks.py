@@ -85,6 +85,14 @@ class Update:
     device_id: UUID | None = None  # None: as it was
 
 
+@dataclass(frozen=True, slots=True)
+class OverduePush:
+    """Whose push is overdue, and of which message."""
+
+    user_id: str
+    message_id: UUID
+
+
 _AT_ONCE: Mapping[UUID, datetime] = {}
 
 
@@ -229,6 +237,12 @@ async def late_from_of(db: AsyncSession, task_id: UUID) -> datetime | None:
     return None if task is None else late_from(task)
 
 
+async def overdue_longest(db: AsyncSession) -> OverduePush | None:
+    """Find the push that has been due for longest and is not settled, test pushes left out; None if none is overdue."""
+    row = (await db.execute(_OVERDUE)).one_or_none()
+    return None if row is None else OverduePush(row.user_id, row.message_id)
+
+
 async def mark_opened(db: AsyncSession, user_id: str, task_id: UUID) -> bool:
     """Record when the person first tapped it; False when it is not theirs."""
     query = (
@@ -240,6 +254,14 @@ async def mark_opened(db: AsyncSession, user_id: str, task_id: UUID) -> bool:
     return await db.scalar(query, execution_options={"synchronize_session": False}) is not None
 
 
+# The state is written out, so that the planner uses the partial index of pending tasks.
+_OVERDUE = text("""
+    SELECT user_id, message_id
+      FROM push_tasks
+     WHERE state = 'pending' AND due_at <= statement_timestamp() AND kind <> 'test'
+     ORDER BY coalesce(again_at, due_at), task_id
+     LIMIT 1
+""")
 _COUNTED = (PushTask.provider, PushTask.kind, PushTask.state, PushTask.last_reason)
 
 _PLAN = text("""

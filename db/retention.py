@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
-from db import log
+from db import events, log
 from db.engine import is_contended
 from db.models.operations import ConsoleCode, ConsoleSession, PreferenceCode, PreferenceSession
 from db.models.people import Presence
@@ -42,8 +42,8 @@ async def _push_tasks(db: AsyncSession, keep: Keep) -> Purged:
     Collapse groups without a push for a day are deleted too, uncounted.
     """
     groups = await _batch(db, _COLLAPSE_GROUPS, _LAZY)
-    gone = await _batch(db, _TASKS, keep.finished)
-    return replace(gone, is_all=gone.is_all and groups.is_all)
+    tasks = await _batch(db, _TASKS, keep.finished)
+    return replace(tasks, is_all=tasks.is_all and groups.is_all)
 
 
 async def _device_tokens(db: AsyncSession, keep: Keep) -> Purged:
@@ -79,13 +79,20 @@ async def _log_items(db: AsyncSession, keep: Keep) -> Purged:
     return Purged(ripe.gone, is_all=False)
 
 
+async def _events(db: AsyncSession, keep: Keep) -> Purged:
+    """Delete the oldest events; those that nobody has read yet are numbered first, so that the horizon covers them."""
+    numbered = await events.number_within(db)
+    gone = await _batch(db, _EVENTS, keep.events)
+    return replace(gone, is_all=gone.is_all and not numbered)
+
+
 async def _expired(
     db: AsyncSession, key: InstrumentedAttribute[Any], expires_at: InstrumentedAttribute[datetime]
 ) -> Purged:
     """Delete what expired an hour ago."""
     old = select(key).where(expires_at < func.statement_timestamp() - _A_WHILE).limit(_BATCH)
-    gone = delete(key.class_).where(key.in_(old.with_for_update(skip_locked=True).scalar_subquery())).returning(key)
-    count = len((await db.scalars(gone, execution_options={"synchronize_session": False})).all())
+    removal = delete(key.class_).where(key.in_(old.with_for_update(skip_locked=True).scalar_subquery())).returning(key)
+    count = len((await db.scalars(removal, execution_options={"synchronize_session": False})).all())
     return Purged(count, is_all=count < _BATCH)
 
 
@@ -212,6 +219,31 @@ _WORKERS = _delete(
 _BRAKES = _delete("brakes", "id", f"resumed_at < {_AGO}")
 _SPENT_TICKETS = _delete("spent_tickets", "installation_id, digest", f"expires_at < {_AGO}")
 
+# Only from the feed's start, so that nothing after the horizon is missing. It also orders the purge with the numbering.
+_EVENTS = text(f"""
+    WITH feed AS (
+        SELECT id FROM event_feed FOR UPDATE
+    ), eldest AS (
+        SELECT number, occurred_at AS at FROM events ORDER BY number LIMIT :limit
+    ), judged AS (
+        SELECT number, {_OLD_AT} AS is_old FROM eldest
+    ), gone AS (
+        DELETE FROM events AS e
+         USING feed
+         WHERE e.number <= (SELECT coalesce(min(number) FILTER (WHERE NOT is_old) - 1, max(number)) FROM judged)
+        RETURNING e.number
+    ), moved AS (
+        UPDATE event_feed SET horizon = greatest(horizon, latest.number)
+          FROM (SELECT max(number) AS number FROM gone) AS latest
+         WHERE latest.number IS NOT NULL
+    )
+    SELECT number FROM gone
+""")  # noqa: S608 -- its part is above
+
+_WEBHOOK_DELIVERIES = _delete(
+    "webhook_deliveries", "id", f"created_at < {_AGO} AND state <> 'pending' ORDER BY created_at"
+)
+
 _RIPE = text("""
     WITH ripe AS (
         SELECT user_id, horizon
@@ -271,4 +303,6 @@ _PURGES: Mapping[RetentionTarget, Callable[[AsyncSession, Keep], Awaitable[Purge
     ),
     # sign-out tickets that no pending registration can name
     RetentionTarget.SPENT_TICKETS: lambda db, _: _batch(db, _SPENT_TICKETS, _A_WHILE),
+    RetentionTarget.EVENTS: _events,
+    RetentionTarget.WEBHOOK_DELIVERIES: lambda db, keep: _batch(db, _WEBHOOK_DELIVERIES, keep.events),
 }

@@ -69,8 +69,8 @@ async def forget_dead(db: AsyncSession, host: str, is_dead: Callable[[int], bool
 async def leave(db: AsyncSession, worker_id: UUID) -> None:
     """Deregister, so that the others share the rate at once; also delete those that stopped without it."""
     now = func.clock_timestamp()
-    gone = or_(WorkerRow.seen_at < now - KEPT, WorkerRow.seen_at > now + KEPT)
-    await db.execute(delete(WorkerRow).where((WorkerRow.worker_id == worker_id) | gone))
+    expired = or_(WorkerRow.seen_at < now - KEPT, WorkerRow.seen_at > now + KEPT)
+    await db.execute(delete(WorkerRow).where((WorkerRow.worker_id == worker_id) | expired))
 
 
 async def live(db: AsyncSession) -> list[WorkerRow]:

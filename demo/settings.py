@@ -206,6 +206,7 @@ def shared_environment(settings: LocalSettings, database_url: str) -> dict[str, 
         simulated = provider_environment(settings.run_dir, Ports.following(settings.simulator_port))
         prefixes = tuple(_prefix(provider) for provider in settings.simulated)
         shared |= {name: value for name, value in simulated.items() if name.startswith(prefixes)}
+        shared["PHONES_URL"] = settings.simulator_url
     if not _has_own_auth(shared):
         shared["AUTH_JWT_SECRET"] = jwt_secret(settings.run_dir)
     return shared | {

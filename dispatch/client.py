@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -30,7 +30,8 @@ from temporalio.runtime import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
-from settings.environment import ConfigError
+from dispatch.payload_encryption import PayloadEncryption, UnusableKeys
+from settings.environment import ConfigError, temporal_settings
 from telemetry import metrics, tracing
 from telemetry.temporal_tracing import Tracing
 
@@ -80,8 +81,19 @@ async def connect(
     """Connect to the configured server; a lazy client connects at its first use, so a process may start earlier."""
     interceptors = [Tracing()] if tracing.is_on() else []
     return await Client.connect(
-        **connection(environ), lazy=lazy, runtime=runtime, data_converter=data_converter, interceptors=interceptors
+        **connection(environ), lazy=lazy, runtime=runtime, data_converter=converter(environ), interceptors=interceptors
     )
+
+
+def converter(environ: Mapping[str, str] = os.environ) -> DataConverter:
+    """Give the converter, which encrypts if PAYLOAD_KEYS_FILE is set; raises ConfigError."""
+    path = temporal_settings(environ).payload_keys_file
+    if path is None:
+        return data_converter
+    try:
+        return replace(data_converter, payload_codec=PayloadEncryption(path))
+    except UnusableKeys as error:
+        raise ConfigError(f"PAYLOAD_KEYS_FILE cannot be used: {error}.") from None
 
 
 def connection(environ: Mapping[str, str] = os.environ) -> ClientConnectConfig:

@@ -18,7 +18,7 @@ from temporalio.service import RPCError
 
 from activities.handoff import HandoffState
 from activities.reminders import SessionState
-from db import fasting_sessions, handoffs, messages, outbox
+from db import fasting_sessions, handoffs, messages, outbox, webhooks
 from db.engine import Sessions
 from dispatch import starts
 from domain.reminders import arm_seconds, upcoming
@@ -38,6 +38,7 @@ _SUBJECT_IDS = {
     messages.OUTBOX_KIND: "message_id",
     redrives.OUTBOX_KIND: "task_id",
     test_pushes.OUTBOX_KIND: "test_push_id",
+    webhooks.OUTBOX_KIND: "webhook_id",
 }
 
 log = structlog.get_logger()
@@ -174,6 +175,8 @@ class Relay:
                 await self._redrive(entry.subject_id)
             case test_pushes.OUTBOX_KIND:
                 await self._test(entry.subject_id)
+            case webhooks.OUTBOX_KIND:
+                await self._follow(entry.subject_id)
             case unknown:  # a newer release wrote it and will dispatch it
                 raise LookupError(unknown)
 
@@ -205,6 +208,12 @@ class Relay:
             state = await test_pushes.under_way(db, test_push_id)
         if state is not None:
             await starts.test(self._client, state)
+
+    async def _follow(self, webhook_id: UUID) -> None:
+        async with self._sessions() as db:
+            is_wanted = await webhooks.exists(db, webhook_id)
+        if is_wanted:  # otherwise its workflow ends by itself
+            await starts.follow(self._client, webhook_id)
 
     async def _postpone(self, entry: outbox.OutboxEntry, error: str) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from temporalio.client import Client
 from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
@@ -9,6 +10,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from activities.handoff import HandoffState
 from activities.reminders import SessionState
+from activities.webhooks import FollowFeed
 from domain.kinds import RULES, Kind
 from domain.naming import (
     CONVERSATION_ID_ATTRIBUTE,
@@ -21,6 +23,7 @@ from domain.naming import (
     redrive_workflow_id,
     reminder_workflow_id,
     test_push_workflow_id,
+    webhook_workflow_id,
 )
 from domain.sessions import SessionStatus
 from operations.diagnostic_push import TestPushState
@@ -29,7 +32,8 @@ from workflows.diagnostic_push import DiagnosticPush
 from workflows.fasting_reminder import FastingReminder
 from workflows.message_handoff import MessageHandoff
 from workflows.redrive import Redrive, about
-from workflows.status import ABOUT_HANDOFF, ABOUT_REDRIVE, ABOUT_REMINDERS, ABOUT_TEST_PUSH, found_by
+from workflows.status import ABOUT_HANDOFF, ABOUT_REDRIVE, ABOUT_REMINDERS, ABOUT_TEST_PUSH, ABOUT_WEBHOOK, found_by
+from workflows.webhook_follower import WebhookFollower
 
 _RPC_TIMEOUT = timedelta(seconds=5)
 _COMMON: dict[str, Any] = {  # a running one continues; after an ended one another starts
@@ -116,6 +120,19 @@ async def test(client: Client, state: TestPushState) -> None:
         static_details=ABOUT_TEST_PUSH,
         search_attributes=found_by({MESSAGE_ID_ATTRIBUTE: str(state.test_push_id)}),
         priority=_priority(Kind.TEST),
+        **_COMMON,
+    )
+
+
+async def follow(client: Client, webhook_id: UUID) -> None:
+    """Have the feed followed for a webhook, or its rest ended."""
+    await client.start_workflow(
+        WebhookFollower.run,
+        FollowFeed(webhook_id),
+        id=webhook_workflow_id(webhook_id),
+        start_signal="look_again",
+        static_summary=f"Events for webhook {webhook_id}",
+        static_details=ABOUT_WEBHOOK,
         **_COMMON,
     )
 

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities.housekeeping import GONE, Sweeping, Walk, WorkflowState
 from activities.reminders import Moment, OpenReminder, ReminderOpening
-from db import device_tokens, fasting_sessions, orphans, preferences, workers
+from db import device_tokens, fasting_sessions, orphans, preferences, webhooks, workers
 from db.engine import Sessions, present_instant
 from db.orphans import Mark, Unopened, Window
 from domain.housekeeping import AHEAD, SWEEP, UNTOUCHED
@@ -155,11 +155,11 @@ class Sweeper:
         if not unopened:
             return []
         user_ids = {each.user_id for each in unopened}
-        wishes, zones = await preferences.of_users(db, user_ids), await device_tokens.time_zones(db, user_ids)
+        by_user, zones = await preferences.of_users(db, user_ids), await device_tokens.time_zones(db, user_ids)
 
         def is_wanted(each: Unopened) -> bool:
-            wish = wishes.get(each.user_id, Preferences())
-            return not unwanted_everywhere(Kind.REMINDER, wish, each.due_at, zones.get(each.user_id, ()))
+            preferred = by_user.get(each.user_id, Preferences())
+            return not unwanted_everywhere(Kind.REMINDER, preferred, each.due_at, zones.get(each.user_id, ()))
 
         wanted = [each for each in unopened if is_wanted(each)]
         opened = await orphans.entered(db, {_message(each) for each in wanted})
@@ -226,7 +226,7 @@ class Sweeper:
             log.warning("fasts without a workflow", started_again=count)
 
     async def _walk(self) -> None:
-        """Look through messages and push tasks that make no progress."""
+        """Look through messages, push tasks and webhooks that make no progress."""
         try:
             handoffs = Walk(self._untouched)
             for _ in range(_MAX_PAGES):
@@ -239,6 +239,9 @@ class Sweeper:
                 self._strays_after = walked.after
                 if walked.after is None:
                     break
+            async with self._sessions() as db:
+                unfollowed = await webhooks.unfollowed(db)
+            await self._sweeping.dispatch_again(webhooks.OUTBOX_KIND, unfollowed)
         except Exception as error:  # noqa: BLE001 -- the next round tries again
             log.warning("sweep failed", error=type(error).__name__)
 

@@ -19,6 +19,7 @@ class Keep:
 
     finished: timedelta = timedelta(days=30)  # push tasks with attempts, data of gone phones, cutoffs
     log: timedelta = timedelta(days=90)  # items of users' logs; their messages stay in their conversations
+    events: timedelta = timedelta(days=7)  # the feed, and deliveries to webhooks
 
 
 DEFAULT_KEEP = Keep()
@@ -42,6 +43,8 @@ class RetentionTarget(StrEnum):
     PREFERENCE_CODES = "preference_codes"
     PREFERENCE_SESSIONS = "preference_sessions"
     SPENT_TICKETS = "spent_tickets"
+    EVENTS = "events"
+    WEBHOOK_DELIVERIES = "webhook_deliveries"
 
 
 def owning_workflow_ids(kind: Kind, task_id: UUID, conversation_id: UUID, message_id: UUID) -> tuple[str, ...]:

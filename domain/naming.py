@@ -1,6 +1,8 @@
 """Names: of workflows, task queues and search attributes; digests of secrets and users."""
 
 import hashlib
+import hmac
+import secrets
 from urllib.parse import quote
 from uuid import UUID
 from zlib import crc32
@@ -13,7 +15,13 @@ def digest(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
 
 
+def keyed_digest(user_id: str, key: bytes | None) -> bytes:
+    """Give HMAC-SHA256 of a user id. Without a key it is that of a random key, so that nobody can test a guess."""
+    return hmac.digest(key or secrets.token_bytes(32), user_id.encode(), "sha256")
+
+
 WORKFLOW_QUEUE = "fastbell"
+WEBHOOK_QUEUE = "webhooks"
 ORPHAN_SWEEP = "orphan-sweep"  # schedules; with the time of each run, its workflow
 RETENTION = "retention"
 SESSION_ID_ATTRIBUTE = "SessionId"  # Keyword
@@ -32,8 +40,14 @@ SEARCH_ATTRIBUTES = (
 
 
 _FASTING_REMINDER, _MESSAGE_HANDOFF, _REDRIVE = "fasting-reminder", "message-handoff", "redrive"
+_WEBHOOK = "webhook"
 
-_SUBJECTS = {_FASTING_REMINDER: "session_id", _MESSAGE_HANDOFF: "message_id", _REDRIVE: "task_id"}
+_SUBJECTS = {
+    _FASTING_REMINDER: "session_id",
+    _MESSAGE_HANDOFF: "message_id",
+    _REDRIVE: "task_id",
+    _WEBHOOK: "webhook_id",
+}
 
 
 def user_digest(user_id: str) -> int:
@@ -64,6 +78,11 @@ def sending_workflow_id(message_id: UUID, page: int) -> str:
 def test_push_workflow_id(test_push_id: UUID) -> str:
     """Name the workflow of one test push."""
     return f"test-push/{test_push_id}"
+
+
+def webhook_workflow_id(webhook_id: UUID) -> str:
+    """Name the workflow that follows the feed for one webhook."""
+    return f"{_WEBHOOK}/{webhook_id}"
 
 
 def redrive_workflow_id(task_id: UUID) -> str:

@@ -25,13 +25,21 @@ class NotFound(DomainError):
 
 
 class CursorTooOld(DomainError):
-    """The log no longer holds the items right after the cursor."""
+    """A user's log no longer holds the items right after the cursor."""
 
     def __init__(self, horizon: int) -> None:
         super().__init__(
             "The log no longer holds items this old. Nothing is lost: read /v1/conversations with their messages and "
             f"/v1/fasting-sessions again, then continue from cursor {horizon}."
         )
+        self.horizon = horizon
+
+
+class EventCursorTooOld(DomainError):
+    """The feed of events no longer holds the events right after the cursor."""
+
+    def __init__(self, horizon: int) -> None:
+        super().__init__(f"The feed no longer holds the events after this cursor. Continue from cursor {horizon}.")
         self.horizon = horizon
 
 
@@ -84,6 +92,11 @@ class Quotas:
 
 
 UNLIMITED = Quotas()
+
+
+def being_erased() -> Conflict:
+    """Say that a person who is being erased may come back once that is done."""
+    return Conflict("being-erased", "This person is being erased. Try again when the erasure is done.")
 
 
 def too_many_fasts(most: int) -> Conflict:

@@ -8,18 +8,6 @@ from domain.push import Route
 
 LATELY = timedelta(minutes=15)  # since pushes were due, or died
 
-TOKEN_ERRORS = frozenset(
-    {
-        "Unregistered",
-        "ExpiredToken",
-        "BadDeviceToken",
-        "DeviceTokenNotForTopic",
-        "UNREGISTERED",
-        "INVALID_ARGUMENT_TOKEN",
-        "SENDER_ID_MISMATCH",
-    }
-)
-
 UNCALLED_FOR_US = frozenset({"app_not_configured", "oauth_refused"})  # without a call that could be refused
 
 
@@ -96,6 +84,14 @@ class Transfers:
 
 
 @dataclass(frozen=True, slots=True)
+class WebhookSignals:
+    """How the webhooks are doing that are not disabled."""
+
+    failing_since: datetime | None = None  # the earliest; None: none fails
+    dead: int = 0  # deliveries that were tried for a day; a person can redrive them
+
+
+@dataclass(frozen=True, slots=True)
 class Signals:
     """All signals, read at one moment."""
 
@@ -113,3 +109,4 @@ class Signals:
     unopened: OutboxBacklog = OutboxBacklog(0, None)  # due reminders that were not opened, at the last sweep
     swept_at: datetime | None = None  # when that was; None: no sweep yet
     transfers: Transfers = Transfers()
+    webhooks: WebhookSignals = WebhookSignals()

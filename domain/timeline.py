@@ -159,6 +159,7 @@ class TimelinePart:
     message_id: UUID | None = None
     at_from: datetime | None = None
     at_to: datetime | None = None  # not included
+    message_ids: tuple[UUID, ...] | None = None  # in place of one, several
 
 
 @dataclass(frozen=True, slots=True)

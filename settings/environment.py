@@ -7,6 +7,7 @@ see `temporalio.envconfig`.
 import difflib
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StrictBool, ValidationError, model_validator
@@ -97,6 +98,7 @@ class AppSettings(_Section):
     apns: ApnsSettings | None = None
     fcm: FcmSettings | None = None
     encrypted: StrictBool = False
+    presentation: Path | None = None  # read by `presentations`
 
     @model_validator(mode="after")
     def _some_provider(self) -> Self:
@@ -156,20 +158,36 @@ class ServiceSettings(_Section):
     database_url: PostgresqlUrl
     database_pool_size: int = Field(default=10, ge=2, le=200)
     apps_file: ReadableFile | None = None
+    presentation_file: ReadableFile | None = None
     arm_window: float = Field(default=60.0, ge=0, le=300)  # seconds
     api_host: str = "127.0.0.1"
     api_port: Port = 8000
     public_url: PublicUrl | None = None
+    erasure_key: SecretStr | None = None  # of the digests of erased users' ids; None: each has a key that is forgotten
     metrics_host: str = "127.0.0.1"
     metrics_port: Port = 9464
     temporal_ui_url: PageUrl | None = None
+    webhooks_allow_private: bool = False  # private and loopback addresses, and http://
+    phones_url: PageUrl | None = None
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @model_validator(mode="after")
+    def _long_key(self) -> Self:
+        if self.erasure_key is not None and len(self.erasure_key.get_secret_value().encode()) < 32:
+            raise ValueError("ERASURE_KEY must have at least 32 bytes")
+        return self
 
     @property
     def public_address(self) -> str:
         """Where people reach the API: the start of every link."""
         return self.public_url or f"http://127.0.0.1:{self.api_port}"
+
+
+class TemporalSettings(_Section):
+    """What Fastbell adds to the SDK's own settings of Temporal."""
+
+    payload_keys_file: ReadableFile | None = None
 
 
 class LimiterSettings(_Section):
@@ -206,6 +224,7 @@ class RetentionSettings(_Section):
 
     retention_days: int = Field(default=30, ge=2, le=3650)  # a push is useful for about 24 hours at most
     log_retention_days: int = Field(default=90, ge=2, le=3650)
+    event_retention_days: int = Field(default=7, ge=2, le=365)  # a delivery to a webhook is tried for a day
 
 
 class TracingSettings(_Section):
@@ -239,6 +258,7 @@ class TracingSettings(_Section):
 DEFAULT_LIMITS = LimitSettings()
 
 service_settings = ServiceSettings.read
+temporal_settings = TemporalSettings.read
 limiter_settings = LimiterSettings.read
 limit_settings = LimitSettings.read
 retention_settings = RetentionSettings.read

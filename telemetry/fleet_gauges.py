@@ -75,6 +75,10 @@ def families(read: Signals, configured: Collection[Key]) -> Iterator[GaugeMetric
     yield from _gauges(_CUTOFF, _ROUTE, routes, [(label(route), (1.0,)) for route in read.brakes], max)
     yield _single("workers", "Workers seen in the last 10 seconds.", read.workers)
     yield _single("streams", "Open streams.", read.streams)
+    failing = "For how long no delivery to the webhook was accepted that fails for longest; 0: none fails."
+    yield _single("webhook_failing_seconds", failing, _age(read.webhooks.failing_since, read.at))
+    dead_deliveries = "Deliveries to webhooks that were tried for a day: a person can redrive them."
+    yield _single("webhook_dead_deliveries", dead_deliveries, read.webhooks.dead)
     taken = "Device tokens that moved from one user to another in the last hour"
     yield _single("token_transfers", f"{taken}.", read.transfers.count)
     yield _single("token_transfers_by_one_user", f"{taken}: the most that one user took.", read.transfers.by_one_user)

@@ -105,6 +105,12 @@ heartbeats_missed = Counter(
     "fastbell_heartbeats_missed", "Heartbeats that did not reach the database.", registry=WORKER
 )
 streams_open = Gauge("fastbell_streams_open", "Streams that are open in this process.", registry=API)
+webhook_deliveries = Counter(
+    "fastbell_webhook_deliveries",
+    "Attempts to send events to webhooks, by outcome: accepted, failed (and tried again), dead.",
+    ("outcome",),
+    registry=WORKER,
+)
 preference_links = Counter(
     "fastbell_preference_links",
     "Links to the preference page: made, opened (exchanged for a cookie), refused.",
@@ -122,6 +128,8 @@ http_answer = Histogram(
 
 for _outcome in ("made", "opened", "refused"):
     preference_links.labels(_outcome)
+for _outcome in ("accepted", "failed", "dead"):
+    webhook_deliveries.labels(_outcome)
 
 for _labels in product((provider.value for provider in Provider), (kind.value for kind in Kind)):
     for _metric in (

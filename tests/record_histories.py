@@ -20,6 +20,8 @@ from demo.embedded import start_postgres
 from domain.naming import WORKFLOW_QUEUE
 from settings import logs
 from simulator import Simulator
+from tests.events.hooks import hooked, register_some
+from tests.events.receiver import receiving
 from tests.housekeeping.sweeps import stray, without_workflow
 from tests.servers import TemporalServer, free_port
 from tests.stack import ROOT, Stack, StackPlace, android, eventually, iphone, open_stack, refuse_once, uncommitted
@@ -40,7 +42,7 @@ async def _record() -> None:
             Simulator.start(run_dir=Path(directory)) as simulator,
         ):
             place = StackPlace(postgres.get_uri(), server.address, "default", simulator)
-            async with open_stack(place) as stack:
+            async with open_stack(place, WEBHOOKS_ALLOW_PRIVATE="true") as stack:
                 await _asleep(stack)
                 await _armed_then_accepted(stack)
                 await _ended_while_armed(stack)
@@ -55,6 +57,7 @@ async def _record() -> None:
                 await _handed_off_later(stack, simulator)
                 await _page_started_anew(stack, simulator)
                 await _housekept(stack)
+                await _followed(stack)
         postgres.cleanup()
 
 
@@ -211,12 +214,32 @@ async def _housekept(stack: Stack) -> None:
     await without_workflow(stack.user())
     runs: dict[str, tuple[Any, list[Any]]] = {
         "swept": (OrphanSweep.run, [SweepOrphans(untouched=10)]),
-        "let-go-of-tickets": (Retention.run, []),  # the other four `let-go` were recorded by earlier code
+        "let-go-of-events": (Retention.run, []),  # the other five `let-go` were recorded by earlier code
     }
     for name, (run, asked) in runs.items():
         handle = await stack.temporal.start_workflow(run, args=asked, id=name, task_queue=WORKFLOW_QUEUE)
         await handle.result()
         _write(await handle.fetch_history(), name)
+
+
+async def _followed(stack: Stack) -> None:
+    """A webhook whose receiver refuses everything, so that it rests, is tested, accepts, and is deleted."""
+
+    async def rests() -> bool:
+        return bool(await stack.rows("SELECT 1 FROM webhooks WHERE rests_until > now()"))
+
+    async with receiving() as receiver:
+        receiver.answer(503)
+        async with hooked(stack, receiver) as hook:
+            workflow = stack.temporal.get_workflow_handle(f"webhook/{hook.id}")
+            await register_some(stack, 6)
+            await eventually(rests)
+            _write(await workflow.fetch_history(), "webhook-rests")
+            receiver.answer(204)
+            await hook.call("POST", "/test")
+            await hook.ends_as(1, type="webhook.test", state="accepted")
+        await workflow.result()
+        _write(await workflow.fetch_history(), "webhook-deleted")
 
 
 async def _save(stack: Stack, session_id: UUID, name: str) -> None:

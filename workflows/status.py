@@ -20,6 +20,7 @@ ABOUT_HANDOFF = "Pushes one message to the phones that have not got it from thei
 ABOUT_PAGE = "Some of the pushes of one message. Its parent adds up the results."
 ABOUT_REDRIVE = "Sends a dead push again, because a person asked for it. All checks are made again."
 ABOUT_TEST_PUSH = "Sends a test push to phones of one person, because support asked for it. All checks are made."
+ABOUT_WEBHOOK = "Sends the events of the feed to one webhook. Ends when the webhook is deleted or disabled."
 
 MAX_ROWS = 10  # more pushes are shown as counts
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 
-from api.console import analytics, overview, person, pushes, sign_in
+from api.console import analytics, overview, payloads, person, pushes, sign_in
 from api.console import rendering as style
 from api.console.rendering import page
 from api.console.session import PATH, NotSignedIn, operator
@@ -24,6 +24,7 @@ from domain.problems import LimitReached
 _STATUSES = {kind: status for kind, (status, _) in EXPECTED.items()} | {FormRefused: 403}
 _HEADINGS = {403: "Not allowed", 404: "Not found", 503: "Not available"}
 _HEADING = "That did not work"
+_SOURCES = f"img-src 'self' data:; script-src '{style.SCRIPT}'"  # charts and the icon; the one script, for times
 _DATABASE_AWAY = "The database cannot be reached. Try again."
 
 
@@ -31,8 +32,8 @@ def make_console(state: State) -> FastAPI:
     """Make the console. `state` is what the API holds for all requests."""
     console = FastAPI(openapi_url=None, redirect_slashes=False, telemetry=NO_TELEMETRY)
     console.state = state
-    console.add_middleware(page_headers, also="img-src 'self' data:")  # charts, and the icon
-    for public in (sign_in, style):
+    console.add_middleware(page_headers, also=_SOURCES)
+    for public in (sign_in, style, payloads):
         console.include_router(public.router)
     for private in (overview, person, pushes, analytics):
         console.include_router(private.router, dependencies=[Depends(operator)])

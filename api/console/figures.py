@@ -1,10 +1,12 @@
 """How pages write numbers, instants, routes and words."""
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
+from zoneinfo import ZoneInfo
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from db.views.gates import ROUTE_STATES
 from domain.devices import Permission
@@ -15,6 +17,7 @@ from domain.reasons import is_unclear, why, why_not, why_so, why_then
 _SPACE = "\N{NARROW NO-BREAK SPACE}"
 _NONE = "\N{EN DASH}"
 _NOTHING = Markup("\N{EN DASH}")
+_WRITTEN = re.compile(r"(\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC)")
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 PROVIDER_NAMES = {Provider.APNS: "APNs", Provider.FCM: "FCM"}
 
@@ -91,20 +94,38 @@ def ago(at: datetime | None) -> Markup:
         words = "now"
     else:
         words = f"{seconds(round(passed))} ago" if passed > 0 else f"in {seconds(round(-passed))}"
-    return _time(at, words.replace(f".0{_SPACE}", _SPACE))
+    return _time(at, words.replace(f".0{_SPACE}", _SPACE), "ago")
 
 
-def instant(at: datetime | None) -> Markup:
-    """Write an instant to the second, in UTC; without its day if that is today."""
+def instant(at: datetime | None, zone: ZoneInfo | None = None) -> Markup:
+    """Write an instant to the second, in UTC; without its day if that is today. `zone`: write its clock beside it.
+
+    The console's script writes it in the zone of the browser instead.
+    """
     if at is None:
         return _NOTHING
     today = at.astimezone(UTC).date() == datetime.now(UTC).date()
-    return _time(at, f"{at.astimezone(UTC):{'%H:%M:%S' if today else '%Y-%m-%d %H:%M:%S'}}")
+    written = _time(at, f"{at.astimezone(UTC):{'%H:%M:%S' if today else '%Y-%m-%d %H:%M:%S'}} UTC", "instant")
+    return written + _theirs(at, zone)
 
 
-def clock(at: datetime) -> str:
+def sentence(text: str, zone: ZoneInfo | None = None) -> Markup:
+    """Write a sentence of a timeline; the script writes its instants, too, in the zone of the browser."""
+    parts, written = _WRITTEN.split(text), Markup()
+    for place, part in enumerate(parts):
+        at = _read(part) if place % 2 else None
+        written += escape(part) if at is None else _time(at, part, "instant") + _theirs(at, zone)
+    return written
+
+
+def clock(at: datetime) -> Markup:
     """Write a time of day, in UTC."""
-    return f"{at.astimezone(UTC):%H:%M}"
+    return _time(at, f"{at.astimezone(UTC):%H:%M}", "clock")
+
+
+def city(zone: ZoneInfo) -> str:
+    """Name a time zone shortly."""
+    return in_words(zone.key).rpartition("/")[2].replace("_", " ")
 
 
 def filled(fields: Mapping[str, object]) -> dict[str, object]:
@@ -140,10 +161,28 @@ def outcome(of: _Outcome) -> str | None:
     return "unavailable" if of.outcome == "unknown" and not is_unclear(of.outcome, of.reason) else of.outcome
 
 
-def _time(at: datetime, text: str) -> Markup:
+def _time(at: datetime, text: str, form: str) -> Markup:
+    """Write an element; `form` says how the script writes it."""
     exact = at.astimezone(UTC)
     title = f"{exact:%Y-%m-%d %H:%M:%S}.{exact.microsecond // 1000:03} UTC"
-    return Markup('<time datetime="{}" title="{}">{}</time>').format(exact.isoformat(), title, text)
+    element = Markup('<time datetime="{}" title="{}" data-as="{}">{}</time>')
+    return element.format(exact.isoformat(timespec="milliseconds"), title, form, text)
+
+
+def _theirs(at: datetime, zone: ZoneInfo | None) -> Markup:
+    """Write a person's clock beside an instant, unless it shows UTC."""
+    if zone is None or not (offset := at.astimezone(zone).utcoffset()):
+        return Markup()
+    theirs = (at.astimezone(UTC) + offset).replace(tzinfo=None)
+    element = Markup('<span class="theirs" data-clock="{}"> ({}, {})</span>')
+    return element.format(f"{theirs:%Y-%m-%d %H:%M:%S}", f"{theirs:%a %H:%M:%S}", city(zone))
+
+
+def _read(written: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(written.removesuffix(" UTC")).replace(tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 FILTERS: Mapping[str, Callable[..., Any]] = {
@@ -156,6 +195,8 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "ago": ago,
     "because": because,
     "instant": instant,
+    "sentence": sentence,
+    "city": city,
     "outcome": outcome,
     "permission": permission,
     "route": route,

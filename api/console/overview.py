@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated
+from urllib.parse import urlencode
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
@@ -12,12 +13,13 @@ from fastapi.responses import RedirectResponse
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from api.console.figures import count, route, seconds, share
+from api.console.figures import count, filled, route, seconds, share
 from api.console.rendering import Column, page
 from api.console.session import PATH, Console, Signed
 from api.dependencies import Database
-from db import workers
+from db import push_tasks, workers
 from db.engine import Sessions
+from db.push_tasks import OverduePush
 from db.views import analytics, gates, signals
 from db.views.analytics import SPANS, Step, TimeSpan
 from db.views.gates import ShownGates, ShownRoute
@@ -40,7 +42,7 @@ _CONCERNS = {
     "stuck": "Dispatches to Temporal have been stuck for {age}. Temporal may be down. Requests are still accepted.",
     "handoff": "A message has waited {age} for its handoff.",
     "refused": "{route} refused {pushes} of {users} ({reason}): {why}",
-    "unknown": "A provider gave a reason that Fastbell does not know. See below.",
+    "unknown": "A provider gave a reason that Fastbell does not know.",
 }
 _COUNTED = {  # for one, and for several
     "unprocessed": (
@@ -52,8 +54,8 @@ _COUNTED = {  # for one, and for several
         "{count} dead pushes have not expired yet. Check whether to redrive them.",
     ),
     "rejected": (
-        "1 push was rejected in the last hour because of an error of ours. See Analytics.",
-        "{count} pushes were rejected in the last hour because of an error of ours. See Analytics.",
+        "1 push was rejected in the last hour because of an error of ours.",
+        "{count} pushes were rejected in the last hour because of an error of ours.",
     ),
     "pushes": ("1 push", "{count} pushes"),
     "users": ("1 user", "{count} users"),
@@ -68,45 +70,56 @@ async def resume(brake_id: UUID, operator: Signed, sessions: Database) -> Respon
     return RedirectResponse(f"{PATH}/?resumed", 303)
 
 
-def concerns_of(now: Signals, routes: ShownGates) -> list[str]:
-    """Say what needs a person, the worst first."""
-    return [*_routes(now, routes), *_delays(now), *_endings(now, routes)]
+@dataclass(frozen=True, slots=True)
+class Concern:
+    """What needs a person, and where that person mends it or finds the cause."""
+
+    text: str
+    href: str
 
 
-def _routes(now: Signals, routes: ShownGates) -> Iterator[str]:
+def concerns_of(now: Signals, routes: ShownGates, overdue: OverduePush | None = None) -> list[Concern]:
+    """Say what needs a person, the worst first. `overdue`: the push that is overdue for longest."""
+    return [*_routes(now, routes), *_delays(now, overdue), *_endings(now, routes)]
+
+
+def _routes(now: Signals, routes: ShownGates) -> Iterator[Concern]:
     if not now.workers:
-        yield _CONCERNS["no_worker"]
+        yield Concern(_CONCERNS["no_worker"], "#workers")
     for each in routes.items:
         if each.brake is not None:
-            yield _CONCERNS["stopped"].format(route=route(each))
+            yield Concern(_CONCERNS["stopped"].format(route=route(each)), f"#cutoff-{each.brake.id}")
         elif (paused := [gate for gate in each.workers if gate.state != "closed"]) and _is_waited_for(each, now):
             reason = f" ({paused[0].reason})" if paused[0].reason else ""
             fields = {"route": route(each), "paused": len(paused), "workers": len(each.workers), "reason": reason}
-            yield _CONCERNS["paused"].format(**fields)
+            yield Concern(_CONCERNS["paused"].format(**fields), "#routes")
 
 
-def _delays(now: Signals) -> Iterator[str]:
+def _delays(now: Signals, overdue: OverduePush | None) -> Iterator[Concern]:
     if age := _age(now, oldest_due_at(now)):
-        yield _CONCERNS["overdue"].format(age=age)
+        whose = None if overdue is None else urlencode({"user": overdue.user_id, "message_id": overdue.message_id})
+        yield Concern(_CONCERNS["overdue"].format(age=age), f"{PATH}/person?{whose}" if whose else "#now")
     if age := _age(now, now.outbox.oldest_at):
-        yield _CONCERNS["stuck"].format(age=age)
+        yield Concern(_CONCERNS["stuck"].format(age=age), "#housekeeping")
     if now.workers and (age := _age(now, now.unopened.oldest_at)):
-        yield _counted("unprocessed", now.unopened.count, age=age)
+        yield Concern(_counted("unprocessed", now.unopened.count, age=age), "#workers")
     if age := _age(now, now.handoffs.oldest_at):
-        yield _CONCERNS["handoff"].format(age=age)
+        yield Concern(_CONCERNS["handoff"].format(age=age), "#workers")
 
 
-def _endings(now: Signals, routes: ShownGates) -> Iterator[str]:
+def _endings(now: Signals, routes: ShownGates) -> Iterator[Concern]:
     for each in now.refused:
         pushes, users = _counted("pushes", each.pushes), _counted("users", each.users)
         fields = {"route": route(each.route), "pushes": pushes, "users": users, "reason": each.reason}
-        yield _CONCERNS["refused"].format(**fields, why=why(each.reason))
+        counts = urlencode(filled({"days": 1, "provider": each.route.provider, "app_id": each.route.app_id}))
+        text = _CONCERNS["refused"].format(**fields, why=why(each.reason))
+        yield Concern(text, f"{PATH}/analytics?{counts}#errors")
     if unexpired := sum(each.unexpired for each in now.dead):
-        yield _counted("dead", unexpired)
+        yield Concern(_counted("dead", unexpired), f"{PATH}/dead")
     if now.rejected:
-        yield _counted("rejected", now.rejected)
+        yield Concern(_counted("rejected", now.rejected), f"{PATH}/analytics?days=1#fates")
     if any(now.at - each.last_at < _NEWS for each in routes.unknown_refusals):
-        yield _CONCERNS["unknown"]
+        yield Concern(_CONCERNS["unknown"], "#unknown")
 
 
 def _age(now: Signals, oldest_at: datetime | None) -> str | None:
@@ -255,13 +268,14 @@ async def overview(
         present = await signals.present(db)
         routes = await gates.shown(db)
         living = await workers.live(db)
+        overdue = await push_tasks.overdue_longest(db)
     steps = await _steps(sessions, span)
     return page(
         request,
         "overview",
         operator,
         now=present,
-        concerns=concerns_of(present, routes),
+        concerns=concerns_of(present, routes, overdue),
         oldest=oldest_due_at(present),
         routes=routes,
         workers=living,

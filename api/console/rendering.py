@@ -13,6 +13,8 @@ from markupsafe import Markup
 
 from api.console import figures
 from api.console.session import Operator
+from api.http.security_headers import content_digest
+from db.views.search import MAX_FOUND
 from domain.devices import SHOWS_NOTHING
 
 _WIDTH, _HEIGHT, _GAP = 360.0, 64.0, 1.0
@@ -76,7 +78,8 @@ _templates = Environment(
 
 _templates.filters.update(figures.FILTERS)
 
-_templates.globals.update(style_version=STYLE_VERSION, bars=bars, shows_nothing=SHOWS_NOTHING)
+SCRIPT = content_digest(_templates.get_template("times.js").render())
+_templates.globals.update(style_version=STYLE_VERSION, bars=bars, shows_nothing=SHOWS_NOTHING, most_found=MAX_FOUND)
 
 
 def page(

@@ -13,13 +13,13 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
+from api.http.problem_types import MEDIA_TYPE, TITLES, URN
 from api.http.request_log import current_request_id, route_template
 from api.http.security_headers import FOR_ERRORS
 from db.engine import UNREACHABLE, will_pass
-from domain.problems import Conflict, CursorTooOld, InvalidField, LimitReached, NotFound, Outdated
+from domain.problems import Conflict, CursorTooOld, EventCursorTooOld, InvalidField, LimitReached, NotFound, Outdated
 
 log = structlog.get_logger()
-_MEDIA_TYPE = "application/problem+json"
 _MAX_ERRORS = 20  # fields named in one answer
 _AT_ONCE = {"Retry-After": "1"}  # seconds
 
@@ -38,6 +38,7 @@ class Detail(StrEnum):
     TOO_MANY_WRITES = "Too many requests are changing this. Try again: repeats are harmless."
     TOO_MANY_STREAMS = "This process has no room for another stream. Try again, or use sync."
     TOO_MANY_WATCHERS = "This process has no room for another stream. Try again, or ask without a stream."
+    TOO_MANY_EXPORTS = "This process has no room for another export. Try again later."
     DATABASE_AWAY = "The database cannot be reached. Try again: repeats are harmless."
     UNEXPECTED = "Something went wrong on our side."
     NOT_SIGNED_IN = "Send a bearer token in the Authorization header."
@@ -51,7 +52,11 @@ class Detail(StrEnum):
     UNKNOWN_APP = "There is no such app."
     UNKNOWN_CURSOR = "This is not a cursor of this API. Leave it out to start over."
     FUTURE_CURSOR = "This cursor is ahead of the log, which ends at {head}."
+    FUTURE_EVENT = "This cursor is ahead of the feed, which ends at {head}."
+    UNKNOWN_TYPE = "There is no such type of event. Known are {known}."
+    WEBHOOK_DISABLED = "This webhook is disabled. PUT its url again to enable it."
     FCM_ENVIRONMENT = "FCM knows only production."
+    SEQUENCE_NEEDS_DIGEST = "Registrations are numbered within one sign-in: send sign_out_digest, too."
     SESSION_EXISTS = "This fasting session was started with other content. Use PATCH to change it."
     REV_NOT_QUOTED = 'must be the revision in quotes, such as "7"'
     FIELD_REQUIRED = "Field required"
@@ -81,7 +86,7 @@ class Problem(BaseModel):
 class ProblemResponse(JSONResponse):
     """A problem on the wire."""
 
-    media_type = _MEDIA_TYPE
+    media_type = MEDIA_TYPE
 
 
 class Unauthorized(Exception):
@@ -102,50 +107,16 @@ EXPECTED: Mapping[type[Exception], tuple[int, str]] = {  # status, and the type'
     NotFound: (404, "not-found"),
     Conflict: (409, "conflict"),
     CursorTooOld: (410, "cursor-too-old"),
+    EventCursorTooOld: (410, "event-cursor-too-old"),
     Outdated: (412, "outdated"),
     InvalidField: (422, "invalid-request"),
     LimitReached: (429, "too-many-requests"),
     ServiceUnavailable: (503, "unavailable"),
 }
-_TITLES = {
-    401: "Not signed in",
-    403: "Not allowed",
-    404: "Not found",
-    405: "Method not allowed",
-    409: "Conflict",
-    410: "Gone",
-    412: "Changed meanwhile",
-    413: "Body too large",
-    422: "Invalid request",
-    429: "Too many requests",
-    431: "Head too large",
-    500: "Internal error",
-    503: "Temporarily unavailable",
-}
-
-
-def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Document the problems that a route may answer with, besides those of every route."""
-    schema = {"$ref": "#/components/schemas/Problem"}
-    return {
-        status: {"description": _TITLES[status], "content": {_MEDIA_TYPE: {"schema": schema}}}
-        for status in (401, 413, 422, 429, 503, *statuses)
-    }
 
 
 def install(app: FastAPI) -> None:
-    """Answer every error of the app with a problem, and document that in the API document."""
-    describe = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = describe()
-        definitions = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-        for name, schema in definitions.pop("$defs").items():
-            document["components"]["schemas"][name] = schema
-        document["components"]["schemas"]["Problem"] = definitions
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign] # FastAPI's documented way to extend the document
+    """Answer every error of the app with a problem."""
     for expected in EXPECTED:
         app.add_exception_handler(expected, _expected)
     app.add_exception_handler(RequestValidationError, _invalid_request)
@@ -185,8 +156,8 @@ def problem(
 ) -> ProblemResponse:
     """Make the answer for one problem."""
     body = Problem(
-        type=f"urn:fastbell:problem:{code}",
-        title=_TITLES.get(status, "Error"),
+        type=URN + code,
+        title=TITLES.get(status, "Error"),
         status=status,
         detail=detail,
         field=errors[0].field if errors else None,
@@ -216,7 +187,7 @@ async def _expected(_: Request, error: Exception) -> ProblemResponse:
             headers = {"WWW-Authenticate": "Bearer"}
         case Conflict():
             code, more = error.code, {"reason": error.reason}
-        case CursorTooOld():
+        case CursorTooOld() | EventCursorTooOld():
             more = {"next_cursor": error.horizon}
         case Outdated():
             code = error.code
@@ -240,7 +211,7 @@ async def _http(_: Request, error: Exception) -> ProblemResponse:
     if error.status_code == 400:  # FastAPI's answer to a body that its parser chokes on
         errors = [FieldError(field="body", detail=Detail.NOT_JSON)]
         return problem(422, "invalid-request", f"body: {Detail.NOT_JSON}", errors=errors)
-    code = _TITLES.get(error.status_code, "error").lower().replace(" ", "-")
+    code = TITLES.get(error.status_code, "error").lower().replace(" ", "-")
     return problem(error.status_code, code, str(error.detail), headers=error.headers)
 
 

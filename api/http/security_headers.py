@@ -1,5 +1,7 @@
 """Headers that restrict what browsers may do with an answer: of the API, and of our own pages."""
 
+import base64
+import hashlib
 from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -51,6 +53,11 @@ class SecurityHeaders:
         await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
 
 
+def content_digest(content: str) -> str:
+    """Give the source by which a policy allows just this inline style or script, without quotes."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}"
+
+
 def page_headers(app: ASGIApp, also: str | None = None) -> SecurityHeaders:
     """Add the headers of our own pages. `also`: more sources that a page may load from."""
     policy = _POLICY.format(also=f"{also}; " if also else "")
@@ -60,9 +67,9 @@ def page_headers(app: ASGIApp, also: str | None = None) -> SecurityHeaders:
 
 def _of_the_api(scope: Scope) -> Headers:
     path: str = scope["path"]
-    found = list(_PAGES if path in _PAGES_AT else _JSON)
+    headers = list(_PAGES if path in _PAGES_AT else _JSON)
     if path.startswith("/v1/"):
-        found.append(_NOT_STORED)
+        headers.append(_NOT_STORED)
     if scope["scheme"] == "https":  # as a trusted proxy says
-        found.append(_ENCRYPTED)
-    return found
+        headers.append(_ENCRYPTED)
+    return headers

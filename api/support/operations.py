@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import Database, RowWrites, Supporter
 from api.fields import Body
-from api.http.problems import responses
+from api.http.problem_types import responses
 from db.views import analytics, gates
 from db.views.analytics import MAX_DAYS, Analytics, AnalyticsQuery
 from db.views.gates import ShownBrake, ShownGates
@@ -20,15 +20,17 @@ from operations.resume import resume as resume_route
 router = APIRouter()
 
 
-@router.get("/gates", responses=responses(403))
+@router.get("/gates", responses=responses("not-allowed"))
 async def list_gates(sessions: Database) -> ShownGates:
     """List the routes, their limiters in all live workers, their cutoffs, and unknown reasons of providers."""
     async with sessions() as db:
         return await gates.shown(db)
 
 
-@router.post("/brakes/{brake_id}/resume", responses=responses(403, 404, 409))
-async def resume(brake_id: UUID, caller: Supporter, writes: RowWrites) -> ShownBrake:
+@router.post(
+    "/brakes/{brake_id}/resume", responses=responses("not-allowed", "not-found", "brake-resumed", "being-erased")
+)
+async def resume_brake(brake_id: UUID, caller: Supporter, writes: RowWrites) -> ShownBrake:
     """End a token-error cutoff: its route sends again, and tokens that fail are deactivated again."""
 
     async def end_cutoff(db: AsyncSession) -> ShownBrake:
@@ -46,7 +48,7 @@ class AnalyticsIn(Body):
     app_id: Annotated[str | None, Field(max_length=LONGEST_APP_ID, pattern=APP_ID)] = None
 
 
-@router.get("/analytics", responses=responses(403))
-async def count(query: Annotated[AnalyticsIn, Query()], sessions: Database) -> Analytics:
+@router.get("/analytics", responses=responses("not-allowed"))
+async def count_pushes(query: Annotated[AnalyticsIn, Query()], sessions: Database) -> Analytics:
     """Count pushes by the day they were due, by kind, provider and app."""
     return await analytics.by_day(sessions, AnalyticsQuery(**query.model_dump()))

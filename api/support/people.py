@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from api.dependencies import Cursor, Database, Limit, Paged, RowWrites, Supporter, cut, next_cursor, page_at
 from api.fasting_sessions import SessionList, list_of
 from api.fields import Body, Instant, printable
-from api.http.problems import responses
+from api.http.problem_types import responses
 from db.engine import as_of_one_moment
 from db.views import devices as device_history
 from db.views import present, timeline
@@ -69,8 +69,8 @@ class DeviceList:
 _TIMELINE_ITEM, _DEVICE = TypeAdapter(TimelineItem), TypeAdapter(ShownDevice)
 
 
-@router.get("/timeline", responses=responses(403, 404))
-async def show_timeline(user_id: UserId, query: Annotated[TimelineIn, Query()], sessions: Database) -> Timeline:
+@router.get("/timeline", responses=responses("not-allowed", "not-found"))
+async def show_timeline_of_user(user_id: UserId, query: Annotated[TimelineIn, Query()], sessions: Database) -> Timeline:
     """Show what a user's pushes wait for now, and what was decided about them and why, as far back as it is kept."""
     part = TimelinePart(**query.model_dump(exclude={"cursor", "limit"}))
     page = page_at(query.cursor, query.limit)
@@ -82,8 +82,8 @@ async def show_timeline(user_id: UserId, query: Annotated[TimelineIn, Query()], 
     return Timeline(now, shown, next_cursor(shown[-1].at, shown[-1].id) if more else None)
 
 
-@router.get("/devices", responses=responses(403, 404))
-async def list_devices(user_id: UserId, sessions: Database, page: Paged) -> DeviceList:
+@router.get("/devices", responses=responses("not-allowed", "not-found"))
+async def list_devices_of_user(user_id: UserId, sessions: Database, page: Paged) -> DeviceList:
     """List a user's device tokens, each with its history."""
     async with sessions() as db:
         found = await device_history.of_user(db, user_id, page.after, page.limit + 1)
@@ -91,13 +91,15 @@ async def list_devices(user_id: UserId, sessions: Database, page: Paged) -> Devi
     return DeviceList(shown, next_cursor(shown[-1].last_seen_at, shown[-1].id) if more else None)
 
 
-@router.get("/fasting-sessions", responses=responses(403, 404))
-async def list_fasts(user_id: UserId, sessions: Database, page: Paged) -> SessionList:
+@router.get("/fasting-sessions", responses=responses("not-allowed", "not-found"))
+async def list_fasts_of_user(user_id: UserId, sessions: Database, page: Paged) -> SessionList:
     """List a user's fasting sessions."""
     return await list_of(user_id, sessions, page)
 
 
-@router.post("/test-push", status_code=202, responses=responses(403, 404, 409, 429))
+@router.post(
+    "/test-push", status_code=202, responses=responses("not-allowed", "not-found", "no-active-token", "being-erased")
+)
 async def send_test_push(user_id: UserId, body: TestPushIn, caller: Supporter, writes: RowWrites) -> ShownTestPush:
     """Send a test push on the same path as every push. `GET /v1/support/test-pushes/{id}` shows the result.
 

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import Cursor, Database, Limit, RowWrites, Supporter, cut, next_cursor, page_at
 from api.fields import Body, Instant, printable
-from api.http.problems import responses
+from api.http.problem_types import responses
 from db.views import dead_tasks
 from db.views.dead_tasks import PushTaskFilter, ShownTask, WholeTask, check_filter
 from domain.kinds import Kind
@@ -67,8 +67,8 @@ class ShownTaskList:
 _TASK = TypeAdapter(ShownTask)
 
 
-@router.get("", responses=responses(403))
-async def list_tasks(query: Annotated[ListIn, Query()], sessions: Database) -> ShownTaskList:
+@router.get("", responses=responses("not-allowed"))
+async def list_push_tasks(query: Annotated[ListIn, Query()], sessions: Database) -> ShownTaskList:
     """List push tasks, by default the dead ones."""
     wanted = PushTaskFilter(**query.model_dump(exclude={"cursor", "limit"}))
     page = page_at(query.cursor, query.limit)
@@ -79,16 +79,18 @@ async def list_tasks(query: Annotated[ListIn, Query()], sessions: Database) -> S
     return ShownTaskList(shown, next_cursor(shown[-1].due_at, shown[-1].task_id) if more else None)
 
 
-@router.post("/redrive", responses=responses(403))
-async def redrive_matching(body: RedriveIn, caller: Supporter, sessions: Database) -> Redriven:
+@router.post("/redrive", responses=responses("not-allowed"))
+async def redrive_push_tasks(body: RedriveIn, caller: Supporter, sessions: Database) -> Redriven:
     """Redrive dead push tasks by filter, the latest due first. A push that may not be sent any more stays dead."""
     wanted = PushTaskFilter(**body.model_dump(exclude={"limit", "dry_run"}))
     mode = redrives.RedriveMode.REHEARSAL if body.dry_run else redrives.RedriveMode.REAL
     return await redrives.redrive_matching(sessions, wanted, body.limit, caller.user_id, mode)
 
 
-@router.get("/{task_id:uuid}", responses=responses(403, 404))  # so that `redrive` is not read as an id
-async def show(task_id: UUID, sessions: Database) -> WholeTask:
+@router.get(
+    "/{task_id:uuid}", responses=responses("not-allowed", "not-found")
+)  # so that `redrive` is not read as an id
+async def show_push_task(task_id: UUID, sessions: Database) -> WholeTask:
     """Show a push task with its attempts, the actions of operators, and whether it can be redriven."""
     async with sessions() as db:
         found = await dead_tasks.whole(db, task_id)
@@ -97,8 +99,12 @@ async def show(task_id: UUID, sessions: Database) -> WholeTask:
     return found
 
 
-@router.post("/{task_id}/redrive", status_code=202, responses=responses(403, 404, 409))
-async def redrive(task_id: UUID, caller: Supporter, sessions: Database, writes: RowWrites) -> WholeTask:
+@router.post(
+    "/{task_id}/redrive",
+    status_code=202,
+    responses=responses("not-allowed", "not-found", "push-not-dead", "redrive-refused", "being-erased"),
+)
+async def redrive_push_task(task_id: UUID, caller: Supporter, sessions: Database, writes: RowWrites) -> WholeTask:
     """Redrive a dead push task. 409 if it is not dead or may not be sent any more; `reason` says why."""
 
     async def accept(db: AsyncSession) -> None:

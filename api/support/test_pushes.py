@@ -15,7 +15,8 @@ from starlette.types import Receive, Scope, Send
 
 from api.dependencies import Database, Supporter, Watchers
 from api.http.connection import ConnectionState
-from api.http.problems import Detail, ServiceUnavailable, responses
+from api.http.problem_types import responses
+from api.http.problems import Detail, ServiceUnavailable
 from api.stream import HEADERS, HEARTBEAT
 from db.engine import UNREACHABLE, Sessions
 from domain.problems import NotFound
@@ -33,9 +34,10 @@ _JSON = TypeAdapter(ShownTestPush)
 @router.get(
     "/{test_push_id}",
     response_model=ShownTestPush,
-    responses=responses(403, 404) | {200: {"content": {_EVENTS: {}}, "description": "The result, or each change."}},
+    responses=responses("not-allowed", "not-found")
+    | {200: {"content": {_EVENTS: {}}, "description": "The result, or each change."}},
 )
-async def show(
+async def show_test_push(
     test_push_id: UUID,
     request: Request,
     caller: Supporter,

@@ -1,3 +1,3 @@
 """The tables. Invariants are constraints first, code second."""
 
-from db.models import operations, people, pushes  # noqa: F401 -- a foreign key finds its table by name
+from db.models import events, operations, people, pushes  # noqa: F401 -- a foreign key finds its table by name

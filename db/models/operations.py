@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Identity, Index, String, func, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, String, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.models.table import Table
@@ -128,3 +128,33 @@ class PreferenceSession(Table):
     csrf_token: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     expires_at: Mapped[datetime]  # extended by visits, up to a limit after `created_at`
+
+
+class ErasureRow(Table):
+    """A person who leaves. While it runs it names them; a trigger on each table keeps new rows about them out."""
+
+    __tablename__ = "erasures"
+    __table_args__ = (
+        Index("uq_erasures_running", "user_id", unique=True, postgresql_where=text("user_id IS NOT NULL")),
+        Index("ix_erasures_due", "next_attempt_at", postgresql_where=text("next_attempt_at IS NOT NULL")),
+        CheckConstraint("num_nonnulls(user_id, done_at) = 1", name="done_is_nameless"),
+        CheckConstraint("num_nonnulls(next_attempt_at, done_at) = 1", name="done_or_due"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid())
+    digest: Mapped[bytes]  # HMAC-SHA256 of the user id
+    user_id: Mapped[str | None] = mapped_column(String(200))
+    requested_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    next_attempt_at: Mapped[datetime | None]
+    attempts: Mapped[int] = mapped_column(server_default=text("0"))  # in a row that failed
+    done_at: Mapped[datetime | None]
+
+
+class ErasedSubject(Table):
+    """What an erasure deleted that may still have a workflow in Temporal: as in the outbox, a kind and an id."""
+
+    __tablename__ = "erased_subjects"
+
+    erasure_id: Mapped[UUID] = mapped_column(ForeignKey("erasures.id"), primary_key=True)
+    subject_kind: Mapped[str] = mapped_column(primary_key=True)
+    subject_id: Mapped[UUID] = mapped_column(primary_key=True)

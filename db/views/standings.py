@@ -82,7 +82,7 @@ async def of_user(db: AsyncSession, user_id: str, part: TimelinePart) -> list[Ti
         return []
     standings = (await of_sessions(db, sessions)).values()
     unopened = [each for of_one in standings for each in of_one if is_unopened(each)]
-    return [_item(each) for each in unopened if part.message_id in {None, each.message_id}]
+    return [unopened_item(each) for each in unopened if part.message_id in {None, each.message_id}]
 
 
 def is_unopened(standing: ReminderStanding) -> bool:
@@ -91,7 +91,8 @@ def is_unopened(standing: ReminderStanding) -> bool:
     return is_late and not standing.record.tasks and standing.state in {ReminderState.DUE, ReminderState.DEAD}
 
 
-def _item(standing: ReminderStanding) -> TimelineItem:
+def unopened_item(standing: ReminderStanding) -> TimelineItem:
+    """Describe a reminder that was not opened."""
     reminder = standing.reminder
     detail = {"due_at": reminder.due_at.isoformat(), "expires_at": reminder.expires_at.isoformat()}
     happening = Happening(Event.UNOPENED, Kind.REMINDER, None, None, reminder.minutes, None, detail, standing.now)

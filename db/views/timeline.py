@@ -5,7 +5,7 @@ is what is true now (`db/views/present.py`).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -25,7 +25,7 @@ from domain.devices import ReportedPermission
 from domain.kinds import RULES, Kind, Subject
 from domain.mass_failure import Threshold
 from domain.push import Provider, TaskState
-from domain.reasons import SAYS_GONE, TOKEN_REFUSED, UNCALLED
+from domain.reasons import SAYS_GONE, TOKEN_ERRORS, UNCALLED
 from domain.timeline import Event, Happening, TimelineItem, TimelinePart
 from domain.timeline_words import in_words, now_quiet
 
@@ -38,8 +38,17 @@ async def of_user(
 ) -> list[TimelineItem]:
     """List what happened to a user's pushes, the latest first, below an item's (at, id)."""
     before_at, before_id = after or (part.at_to, None)
-    values = {"user_id": user_id, "before_at": before_at, "before_id": before_id, "limit": limit}
-    rows = (await db.execute(ITEMS, asdict(part) | values)).all()
+    values = {
+        "user_id": user_id,
+        "session_id": part.session_id,
+        "message_ids": _messages_of(part),
+        "at_from": part.at_from,
+        "at_to": part.at_to,
+        "before_at": before_at,
+        "before_id": before_id,
+        "limit": limit,
+    }
+    rows = (await db.execute(ITEMS, values)).all()
     quiet = ""
     if any(row.reason == "quiet_hours" for row in rows):
         quiet = now_quiet((await preferences.of_user(db, user_id)).quiet_hours)
@@ -47,6 +56,12 @@ async def of_user(
     happened = [_item(row, known, quiet if row.reason == "quiet_hours" else "") for row in rows]
     unopened = [item for item in await standings.of_user(db, user_id, part) if _is_asked_for(item, part, after)]
     return sorted(happened + unopened, key=_place, reverse=True)[:limit]
+
+
+def _messages_of(part: TimelinePart) -> list[UUID] | None:
+    if part.message_ids is not None:
+        return list(part.message_ids)
+    return None if part.message_id is None else [part.message_id]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +95,7 @@ async def _known(db: AsyncSession, rows: Sequence[Row[Any]]) -> _Known:
     return _Known(tasks, await last_check.refusals(db, dead), engaged, permissions, kept)
 
 
-_CUT_OFF = TOKEN_REFUSED | {"brake_engaged"}
+_CUT_OFF = TOKEN_ERRORS | {"brake_engaged"}
 
 
 def _in_words(what: Happening) -> str:
@@ -220,7 +235,7 @@ ITEMS = text(
           FROM push_tasks t
          WHERE t.user_id = :user_id
            AND (CAST(:session_id AS uuid) IS NULL OR t.conversation_id = :session_id)
-           AND (CAST(:message_id AS uuid) IS NULL OR t.message_id = :message_id)
+           AND (CAST(:message_ids AS uuid[]) IS NULL OR t.message_id = ANY(:message_ids))
            AND (CAST(:before_at AS timestamptz) IS NULL OR t.created_at <= :before_at)
     ), since AS (
         SELECT coalesce(min(created_at), '-infinity') AS at
@@ -288,7 +303,7 @@ ITEMS = text(
                               LIMIT 1) AS d ON true
          WHERE w.user_id = :user_id
            AND (CAST(:session_id AS uuid) IS NULL OR w.conversation_id = :session_id)
-           AND (CAST(:message_id AS uuid) IS NULL OR w.message_id = :message_id)
+           AND (CAST(:message_ids AS uuid[]) IS NULL OR w.message_id = ANY(:message_ids))
          UNION ALL
         SELECT e.at, e.event, s.id::text, NULL,
                jsonb_build_object('ends_at', s.ends_at, 'reminder_minutes', s.reminder_minutes,
@@ -304,13 +319,13 @@ ITEMS = text(
                ('fast_started', s.started_at),
                ('goal_moved', CASE WHEN first.ends_at <> s.ends_at THEN s.scheduled_at END),
                ('fast_' || s.status, s.ended_at)) AS e (event, at)
-         WHERE s.user_id = :user_id AND e.at IS NOT NULL AND CAST(:message_id AS uuid) IS NULL
+         WHERE s.user_id = :user_id AND e.at IS NOT NULL AND CAST(:message_ids AS uuid[]) IS NULL
            AND (CAST(:session_id AS uuid) IS NULL OR s.id = :session_id)
          UNION ALL
         SELECT e.at, e.event, e.id::text, e.reason, jsonb_build_object('app_id', d.app_id), NULL, NULL, NULL, NULL,
                d.installation_id, d.provider, NULL
           FROM device_tokens d JOIN device_token_events e ON e.device_id = d.id
-         WHERE d.user_id = :user_id AND CAST(:message_id AS uuid) IS NULL AND CAST(:session_id AS uuid) IS NULL
+         WHERE d.user_id = :user_id AND CAST(:message_ids AS uuid[]) IS NULL AND CAST(:session_id AS uuid) IS NULL
     ), named AS (
         SELECT *, CAST(md5(event || '/' || subject) AS uuid) AS id FROM items
     )

@@ -102,6 +102,7 @@ class Breaker:
         self._lone_probes = 0  # failed probes since that fewer confirm: they prolong the rest of these users alone
         self._probing = self.is_fresh_probing = False
         self._fresh_from: float | None = None  # when users not among the last refused may probe; None: no sooner
+        self._answered: set[int] = set()  # users whose probes since the last rest were answered about themselves
         self._refused_last: deque[int] = deque(maxlen=USERS)  # users, the latest last
         self._troubles: dict[int, Trouble] = {}  # of the last three refused users, the latest last
         self._opened_at = 0.0  # last
@@ -168,10 +169,12 @@ class Breaker:
         elif breaker_permit.generation == self._generation or not self._is_named:
             self.reset()
 
-    def answered(self, breaker_permit: BreakerPermit) -> None:
-        """Note an answer about one push: it shows that the provider is up, and nothing else."""
+    def answered(self, breaker_permit: BreakerPermit, user: int) -> None:
+        """Note an answer about one push or token: as a probe it decides nothing, unless three users got one."""
         if self.is_probe(breaker_permit):
-            self.reset()
+            self._answered.add(user)
+            if len(self._answered) == USERS:
+                self.reset()
 
     def failed(self, breaker_permit: BreakerPermit, now: float, trouble: Trouble, user: int) -> None:
         """Note the trouble of a call of this user."""
@@ -211,6 +214,7 @@ class Breaker:
         self._generation += 1
         self._openings = self._lone_probes = 0
         self._probing = self.is_fresh_probing = False
+        self._answered.clear()
         self._refused_last.clear()
         self._forget_troubles()
 
@@ -318,6 +322,7 @@ class Breaker:
         self._fresh_from = None if agreeing >= USERS else now + self._shortest * agreeing
         self._generation += 1
         self._probing = self.is_fresh_probing = False
+        self._answered.clear()
 
 
 def _asked_wait(trouble: Trouble) -> _Wait | None:

@@ -110,7 +110,7 @@ class Permit:
         elif isinstance(answer, Accepted):
             self._limiter.accepted(self._breaker_permit, self._task_id, self._user)
         else:
-            self._limiter.answered(self._breaker_permit)
+            self._limiter.answered(self._breaker_permit, self._user)
         return answer
 
     def hindered(self, trouble: ProviderTrouble, user_id: str, left: float) -> None:
@@ -273,10 +273,10 @@ class RouteLimiter:
         self._breaker.succeeded(breaker_permit, self._clock())
         self._closed(was_open)
 
-    def answered(self, breaker_permit: BreakerPermit) -> None:
-        """Note an answer about one push, which says little about the others."""
+    def answered(self, breaker_permit: BreakerPermit, user: int) -> None:
+        """Note an answer about one push of this user, which says little about the others."""
         was_open = self._breaker.open_since
-        self._breaker.answered(breaker_permit)
+        self._breaker.answered(breaker_permit, user)
         self._closed(was_open)
 
     def refused(
@@ -292,7 +292,7 @@ class RouteLimiter:
     def note(self, breaker_permit: BreakerPermit, user: int, trouble: ProviderTrouble, at: float) -> None:
         """Let the breaker judge the route by the trouble of a push of this user."""
         if _concerns_one_token(trouble):
-            self.answered(breaker_permit)
+            self.answered(breaker_permit, user)
             return
         route_trouble = _about_the_route(trouble)
         if route_trouble is None:

@@ -135,6 +135,46 @@ async def test_a_ticket_is_remembered_for_its_installation_and_for_a_while(stack
     assert (await register(alice, tablet, sign_out_digest=digest(ALICES))).status_code == 409
 
 
+async def test_a_sign_out_with_the_bearer_uses_up_the_ticket_of_the_caller_and_of_nobody_else(stack: Stack) -> None:
+    alice, bob, phone = stack.user(), stack.user(), iphone()
+    await register(alice, phone, sign_out_digest=digest(ALICES))
+    leave = f"/v1/device-tokens/{phone.installation_id}"
+    assert (await alice.call("DELETE", leave)).status_code == 204
+
+    late = await register(alice, phone, sign_out_digest=digest(ALICES))
+    assert (late.status_code, late.json()["type"]) == (409, "urn:fastbell:problem:ticket-spent")
+    assert await owners(stack, phone) == []
+    for _ in range(2):
+        assert (await register(bob, phone, sign_out_digest=digest(BOBS))).status_code == 200
+        assert (await alice.call("DELETE", leave)).status_code == 204
+        assert await owners(stack, phone) == [bob.user_id]
+
+
+async def test_of_one_sign_in_the_registration_with_the_highest_number_counts(stack: Stack) -> None:
+    alice, bob, new, old = stack.user(), stack.user(), iphone(), iphone()
+    old = Phone(old.provider, old.token, new.installation_id)
+    active = "SELECT token FROM device_tokens WHERE active AND installation_id = :id"
+
+    async def put(user: User, phone: Phone, ticket: str, **more: object) -> tuple[int, str]:
+        answer = await register(user, phone, sign_out_digest=digest(ticket), **more)
+        [row] = await stack.rows(active, id=phone.installation_id)
+        return answer.status_code, answer.json().get("type", "").rpartition(":")[2] or row.token
+
+    outdated = (409, "registration-outdated")
+    assert await put(alice, old, ALICES, sequence=1) == (200, old.token)
+    for _ in range(2):
+        assert await put(alice, new, ALICES, sequence=2**53 - 1) == (200, new.token)
+    for late in (0, 1, 2**53 - 2):
+        assert await put(alice, old, ALICES, sequence=late) == outdated
+        assert await owners(stack, new) == [alice.user_id]
+    assert await put(alice, old, ALICES) == (200, old.token)  # an app that sends no number
+    assert await put(alice, new, ALICES, sequence=2**53 - 2) == outdated
+    assert await put(bob, new, BOBS, sequence=0, former_ticket=ALICES) == (200, new.token)
+    assert await put(alice, new, ALICES, sequence=0) == (409, "ticket-spent")
+    anew = "alice's next ticket, as long as the first"
+    assert await put(alice, old, anew, sequence=0, former_ticket=BOBS) == (200, old.token)
+
+
 async def test_a_registration_of_the_same_person_names_its_newest_ticket_only(stack: Stack) -> None:
     alice, phone = stack.user(), iphone()
     await register(alice, phone, sign_out_digest=digest(ALICES))
@@ -247,10 +287,15 @@ async def test_a_person_who_signed_out_leaves_the_installation_free(stack: Stack
         ("former_ticket", "x" * 31),
         ("former_ticket", "x" * 129),
         ("former_ticket", "x" * 40 + "\n"),
+        ("sequence", 7),  # without a digest
+        *[("sequence", wrong) for wrong in (-1, 2**53, "7", 8.0, True)],
     ],
 )
-async def test_what_cannot_be_a_digest_or_a_ticket_is_refused_by_name(stack: Stack, field: str, value: str) -> None:
-    refused = await register(stack.user(), iphone(), **{field: value})
+async def test_what_cannot_be_a_digest_a_ticket_or_a_number_is_refused_by_name(
+    stack: Stack, field: str, value: object
+) -> None:
+    digests = {} if value == 7 else {"sign_out_digest": digest(ALICES)}
+    refused = await register(stack.user(), iphone(), **digests | {field: value})
     assert (refused.status_code, refused.json()["field"]) == (422, field)
 
 

@@ -40,7 +40,8 @@ FAULTS = r"""() => {
         if (!document.getElementById(id)) faults.push(`${attribute} leads nowhere: ${id}`);
   const ids = [...document.querySelectorAll('[id]')].map(e => e.id);
   for (const id of ids) if (ids.indexOf(id) !== ids.lastIndexOf(id)) faults.push(`id twice: ${id}`);
-  for (const e of document.querySelectorAll('[style], script')) faults.push(`against the policy: ${e.tagName}`);
+  for (const e of document.querySelectorAll('[style], script[src], body script, head script ~ script'))
+    faults.push(`against the policy: ${e.tagName}`);
   return faults;
 }"""
 

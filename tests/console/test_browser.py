@@ -1,8 +1,9 @@
 """The console as a person uses it, in Chromium: by mouse, by keyboard alone, on a phone, by day and by night."""
 
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Literal
+from zoneinfo import ZoneInfo
 
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, Route, expect
@@ -19,6 +20,7 @@ PATHS = (
     "/console/?hours=24",
     "/console/person",
     "/console/person?user={user}",
+    "/console/find?q={task}",
     "/console/dead?environment=production",
     "/console/dead?user_id={user}",
     "/console/dead/redrive?user_id={user}",
@@ -26,6 +28,23 @@ PATHS = (
     "/console/analytics",
     "/console/nothing",
 )
+
+# The columns that one came for, which a small phone shows without scrolling a table
+CAME_FOR = {
+    "The state of each route in each worker": ["Route", "State", "Waiting"],
+    "Device tokens, the last seen first": ["Phone", "State", "Notifications"],
+    "The last fasting sessions and their reminders": ["Fast", "State", "Reminders"],
+    "Dead pushes, the latest due first": ["Push", "Person", "Redrive"],
+    "Attempts to call the provider, in order": ["Attempt", "Started", "Outcome"],
+    "Pushes by day, kind and app": ["Day", "Kind", "Route", "Due", "Accepted"],
+    "Pushes that ended without acceptance, the most frequent first": ["Route", "State", "Pushes"],
+}
+COLUMNS_IN_SIGHT = """() => Object.fromEntries([...document.querySelectorAll('table')].map(table => [
+  (table.caption || {textContent: ''}).textContent.trim(),
+  [...table.querySelectorAll('thead th')]
+    .filter(head => head.getBoundingClientRect().right <= document.documentElement.clientWidth)
+    .map(head => head.textContent),
+]))"""
 
 
 @pytest.fixture
@@ -42,11 +61,7 @@ async def context(browser: Browser, stack: Stack) -> AsyncIterator[BrowserContex
 @pytest.fixture
 async def signed_in(context: BrowserContext, stack: Stack, carol: Visit) -> Page:
     """A page of somebody who is signed in."""
-    where = f"{stack.http.base_url}{PATH}"
-    await context.add_cookies(
-        [{"name": COOKIE, "value": carol.value, "url": where, "httpOnly": True, "sameSite": "Strict"}]
-    )
-    return await context.new_page()
+    return await _sign_in(context, stack, carol)
 
 
 async def test_the_documentation_of_the_api_needs_nothing_from_elsewhere(stack: Stack, context: BrowserContext) -> None:
@@ -126,7 +141,7 @@ async def test_the_keyboard_alone_is_enough(signed_in: Page, alice: User) -> Non
         if seen[-1] == "Send test push":
             break
 
-    assert seen[0] == "user"  # past the navigation, at the first field of the content
+    assert seen[0] == "q"  # past the navigation, at the first field of the content
     assert seen[-4:-1] == ["phones", "installation_id", "validate_only"]
     await signed_in.keyboard.press("Enter")
     await expect(signed_in.get_by_role("heading", level=1)).to_contain_text("Test push to")
@@ -177,14 +192,46 @@ async def test_the_looks_find_what_is_wrong(context: BrowserContext) -> None:
     assert await page.evaluate(LOW_CONTRAST) == ["2.85: P pale"]
 
 
+@pytest.mark.parametrize(
+    ("zone", "runs_scripts"), [("America/New_York", True), ("Asia/Tokyo", True), ("America/New_York", False)]
+)
+async def test_times_are_those_of_the_browser_with_the_persons_beside_them(
+    browser: Browser, stack: Stack, carol: Visit, alice: User, zone: str, runs_scripts: bool
+) -> None:
+    await alice.register(iphone(), time_zone="Asia/Tokyo")
+    session_id = await alice.start_fast(due_in=40 * 3600)  # not today, whatever the zone
+    due_at = (await alice.call("GET", f"/v1/fasting-sessions/{session_id}")).json()["reminders"][0]["due_at"]
+    due = datetime.fromisoformat(due_at)
+    context = await browser.new_context(
+        base_url=str(stack.http.base_url), timezone_id=zone, java_script_enabled=runs_scripts
+    )
+    try:
+        page = await _sign_in(context, stack, carol)
+        await page.goto(f"/console/person?user={alice.user_id}")
+
+        here = f"{due.astimezone(ZoneInfo(zone)):%Y-%m-%d %H:%M:%S}" if runs_scripts else f"{due:%Y-%m-%d %H:%M:%S} UTC"
+        await expect(page.locator("summary .at time").first).to_have_text(here)
+        await expect(page.locator("summary .text time").first).to_have_text(here)
+        theirs = page.locator("summary .at .theirs").first
+        await expect(theirs).to_have_text(f"({due.astimezone(ZoneInfo('Asia/Tokyo')):%a %H:%M:%S}, Tokyo)")
+        await expect(theirs).to_be_visible(visible=zone != "Asia/Tokyo")
+        of_browser = f"Times are in the zone of this browser, {zone.replace('_', ' ')}."
+        await expect(page.locator("footer")).to_have_text(of_browser if runs_scripts else "Times are UTC.")
+    finally:
+        await context.close()
+
+
 async def test_pages_fit_on_a_small_phone(signed_in: Page, alice: User) -> None:
     [task_id] = await dead_task(alice, iphone(), ends_in=300)
     await alice.start_fast(due_in=600)
     await signed_in.set_viewport_size({"width": 360, "height": 740})
 
+    seen: dict[str, list[str]] = {}
     for path in PATHS:
         await signed_in.goto(path.format(user=alice.user_id, task=task_id))
         assert await signed_in.evaluate("document.documentElement.scrollWidth") <= 360, path
+        seen |= await signed_in.evaluate(COLUMNS_IN_SIGHT)
+    assert {name: seen[name][: len(columns)] for name, columns in CAME_FOR.items()} == CAME_FOR
     await signed_in.goto("/console/")
     targets = await signed_in.evaluate(
         "[...document.querySelectorAll('nav a')].map(a => a.getBoundingClientRect().height)"
@@ -203,6 +250,14 @@ async def test_a_link_from_another_site_leads_in_without_a_second_sign_in(signed
     await signed_in.get_by_role("link", name="alert").click()
 
     await expect(signed_in.get_by_role("heading", level=1)).to_have_text("Dead pushes")
+
+
+async def _sign_in(context: BrowserContext, stack: Stack, carol: Visit) -> Page:
+    where = f"{stack.http.base_url}{PATH}"
+    await context.add_cookies(
+        [{"name": COOKIE, "value": carol.value, "url": where, "httpOnly": True, "sameSite": "Strict"}]
+    )
+    return await context.new_page()
 
 
 async def _focused(page: Page) -> str:

@@ -1,10 +1,11 @@
 """Figures are written so that they can be read at a glance, and never say more than is known."""
 
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 
-from api.console.figures import ago, count, seconds, share
+from api.console.figures import ago, count, instant, seconds, sentence, share
 from api.console.rendering import Column, bars
 
 
@@ -51,7 +52,7 @@ def test_an_instant_says_how_long_ago_and_when_exactly() -> None:
 
     written = ago(at)
 
-    assert f'<time datetime="{at.isoformat()}" title="{at:%Y-%m-%d %H:%M:%S}.' in written
+    assert f'<time datetime="{at.isoformat(timespec="milliseconds")}" title="{at:%Y-%m-%d %H:%M:%S}.' in written
     assert "5\u202fs ago</time>" in written
     assert "in 3\u202fmin</time>" in ago(datetime.now(UTC) + timedelta(minutes=3, seconds=1))
 
@@ -65,3 +66,37 @@ def test_a_chart_is_drawn_to_the_scale_of_its_highest_column_and_its_words_are_e
     assert '<rect class="lower" x="0.00" y="48.00" width="119.00" height="16.00"/>' in drawn
     assert '<rect class="upper" x="0.00" y="0.00" width="119.00" height="48.00"/>' in drawn
     assert '<rect class="lower" x="240.00" y="62.50" width="119.00" height="1.50"/>' in drawn  # what is there is seen
+
+
+NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("zone", "theirs"),
+    [
+        ("Asia/Tokyo", ("2026-07-01 21:00:00", "Wed 21:00:00, Tokyo")),
+        ("America/Port_of_Spain", ("2026-07-01 08:00:00", "Wed 08:00:00, Port of Spain")),
+        ("Pacific/Kiritimati", ("2026-07-02 02:00:00", "Thu 02:00:00, Kiritimati")),
+        ("Etc/GMT-2", ("2026-07-01 14:00:00", "Wed 14:00:00, UTC+2")),
+        ("Asia/Kathmandu", ("2026-07-01 17:45:00", "Wed 17:45:00, Kathmandu")),
+        ("Europe/London", ("2026-07-01 13:00:00", "Wed 13:00:00, London")),
+        ("Etc/UTC", None),
+        (None, None),
+    ],
+)
+def test_a_persons_clock_stands_beside_an_instant_where_it_differs_from_utc(
+    zone: str | None, theirs: tuple[str, str] | None
+) -> None:
+    written = instant(NOON, None if zone is None else ZoneInfo(zone))
+
+    shown = "" if theirs is None else f'<span class="theirs" data-clock="{theirs[0]}"> ({theirs[1]})</span>'
+    assert written == (
+        '<time datetime="2026-07-01T12:00:00.000+00:00" title="2026-07-01 12:00:00.000 UTC" data-as="instant">'
+        f"2026-07-01 12:00:00 UTC</time>{shown}"
+    )
+
+
+def test_instants_in_a_sentence_are_written_as_everywhere_and_its_words_are_escaped() -> None:
+    told = sentence("<b> was due at 2026-07-01 12:00:00 UTC; not 2026-77-01 12:00:00 UTC & 12:00:00 UTC.", None)
+
+    assert told == f"&lt;b&gt; was due at {instant(NOON)}; not 2026-77-01 12:00:00 UTC &amp; 12:00:00 UTC."

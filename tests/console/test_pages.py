@@ -42,7 +42,7 @@ async def test_markup_in_a_user_id_or_a_reason_is_shown_and_does_nothing(stack: 
     ]
 
     for page in pages:
-        assert "<script" not in page.text
+        assert page.text.count("<script") == 1  # ours, which the policy names by its digest
         assert "<img" not in page.text
     assert [HTML in words(page) for page in pages[:4]] == [True] * 4
     async with stack.sessions.begin() as db:
@@ -104,7 +104,8 @@ async def test_a_persons_page_shows_phones_fasts_and_what_happened(stack: Stack,
     page = await carol.get(f"/console/person?{urlencode({'user': alice.user_id})}")
 
     said = words(page)
-    assert f"{str(phone.installation_id)[:8]} active {phone.token[-6:]} 1.2 · de-AT · UTC+2" in said
+    assert f"{str(phone.installation_id)[:8]} active" in said
+    assert f"1.2 · de-AT · UTC+2 {phone.token[-6:]}" in said
     assert phone.token not in page.text
     assert f"{str(session_id)[:8]} active" in said
     assert "1 min before" in said
@@ -301,7 +302,7 @@ async def test_analytics_count_what_happened_and_the_api_counts_the_same(stack: 
     assert told["next_cursor"] is None
     total = "Pushes due 6 0 withdrawn Send attempts 7 Accepted 100 % 6 of 6 not withdrawn Opened 16.7 % 1 of 6 accepted"
     assert total in page.replace("\u202f", " ")
-    assert "unavailable ServiceUnavailable Apple answered that it is unavailable. 1" in page
+    assert "ServiceUnavailable Apple answered that it is unavailable. 1 unavailable" in page
 
 
 async def test_counting_walks_the_index_of_due_instants(stack: Stack) -> None:

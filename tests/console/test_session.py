@@ -13,6 +13,7 @@ from sqlalchemy import text
 from starlette.datastructures import State
 
 from api.console.app import make_console
+from api.console.rendering import SCRIPT
 from api.console.session import COOKIE
 from commands.sign_in import sign_in_code
 from db.console_sessions import code_from, read_code
@@ -346,8 +347,8 @@ async def test_every_answer_keeps_the_browser_on_a_short_leash(
         assert answer.status_code == status
         headers = answer.headers
         assert headers["content-security-policy"] == (
-            "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; frame-ancestors 'none';"
-            " base-uri 'none'"
+            f"default-src 'none'; style-src 'self'; img-src 'self' data:; script-src '{SCRIPT}'; form-action 'self';"
+            " frame-ancestors 'none'; base-uri 'none'"
         )
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["referrer-policy"] == "no-referrer"

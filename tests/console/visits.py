@@ -52,7 +52,7 @@ async def visit(stack: Stack, user_id: str | None = None) -> Visit:
 
 def words(answer: httpx.Response) -> str:
     """Read what a page says, without its markup."""
-    main = answer.text.partition("<main")[2]
+    main = re.sub(r"</?time\b[^>]*>", "", answer.text.partition("<main")[2])  # also in the middle of a sentence
     return " ".join(unescape(re.sub(r"<[^>]*>", " ", main)).split())
 
 

@@ -13,7 +13,7 @@ from tests.deploy.compose import project, seconds, variables
 from tests.stack import ROOT
 from worker import GRACE
 
-ONE_SHOTS = {"migrate", "temporal-schema", "temporal-setup"}
+ONE_SHOTS = {"database-roles", "migrate", "temporal-schema", "temporal-setup"}
 SETTINGS = {"POSTGRES_PASSWORD": "secret", "TEMPORAL_ADDRESS": "temporal:7233"}  # the least that .env must hold
 _SCHEMA = json.loads((Path(__file__).parent / "compose-spec.json").read_text())
 
@@ -35,8 +35,10 @@ def faults(text: str) -> list[str]:
 
 
 def _service_faults(read: dict[str, Any], name: str, service: dict[str, Any]) -> Iterator[str]:
-    if not re.fullmatch(r"[\w./-]+:(?!latest$)[\w.-]+", service["image"]):
+    if not re.fullmatch(r"[\w./-]+(:(?!latest$)[\w.-]+|@sha256:[0-9a-f]{64})", service["image"]):
         yield f"image {service['image']} has no fixed tag"
+    if "ALL" not in service["cap_drop"] or "no-new-privileges:true" not in service["security_opt"]:
+        yield "may gain privileges"
     if name in ONE_SHOTS:
         if service["restart"] != "no":
             yield "a one-shot that starts again"

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import create_async_engine
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
@@ -23,7 +24,7 @@ from domain.naming import SEARCH_ATTRIBUTES
 from simulator import Simulator
 from tests.deploy.compose import COMPOSE_FILE, Command, health_command, project, seconds, service_command
 from tests.deploy.faults import SETTINGS
-from tests.servers import free_port
+from tests.servers import POSTGRES_PROGRAMS, free_port
 from tests.stack import SECRET
 
 NAMESPACE = "deployed"
@@ -32,17 +33,26 @@ PATH = f"{Path(sys.executable).parent}:{os.defpath}"
 
 @pytest.fixture(scope="module")
 async def database(postgres: str, image: Path) -> str:
-    """A database that the service `migrate` made ready, twice over."""
-    engine = create_async_engine(async_url(postgres), isolation_level="AUTOCOMMIT")
-    async with engine.connect() as connection:
-        await connection.execute(text("CREATE DATABASE deployed"))
-    await engine.dispose()
-    address = async_url(postgres).set(database="deployed").render_as_string(hide_password=False)
-    command = service_command(_project(), "migrate").with_settings(DATABASE_URL=address)
-    for _ in range(2):
-        code, output = await _finished(command, image)
+    """A database that the services `database-roles` and `migrate` made ready, twice over; as API and workers use it."""
+    for name in ("deployed", "temporal"):
+        await _as_owner(postgres, f"CREATE DATABASE {name}")
+    await _as_owner(postgres, "CREATE TABLE shards (id int)", database="temporal")
+    owner = async_url(postgres).set(database="deployed")
+    passwords = {"APPLICATION_PASSWORD": "of'application", "TEMPORAL_PASSWORD": "of$temporal"}
+    roles = service_command(_project(**passwords), "database-roles").with_settings(
+        PGHOST=str(owner.host or owner.query["host"]),
+        PGPORT=str(owner.port or owner.query.get("port", 5432)),
+        PGUSER=str(owner.username),
+        PGPASSWORD=str(owner.password or ""),
+        PGDATABASE="deployed",
+    )
+    address = owner.render_as_string(hide_password=False)
+    migrate = service_command(_project(), "migrate").with_settings(DATABASE_URL=address)
+    for command in (roles, migrate, roles, migrate):
+        code, output = await _finished(command, image, path=f"{POSTGRES_PROGRAMS}:{PATH}")
         assert code == 0, output
-    return address
+    application = owner.set(username="fastbell_app", password=passwords["APPLICATION_PASSWORD"])
+    return application.render_as_string(hide_password=False)
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +63,35 @@ async def namespace(temporal: str, image: Path) -> str:
         code, output = await _finished(command, image)
         assert code == 0, output
     return NAMESPACE
+
+
+async def test_the_application_changes_rows_and_no_tables(database: str) -> None:
+    engine = create_async_engine(database)
+    async with engine.connect() as connection:
+        await connection.execute(text("DELETE FROM outbox"))
+        for statement in (
+            "CREATE TABLE mine (id int)",
+            "ALTER TABLE outbox ADD COLUMN mine int",
+            "DROP TABLE outbox",
+            "TRUNCATE outbox",
+            "CREATE ROLE mine",
+        ):
+            await connection.rollback()
+            with pytest.raises(ProgrammingError, match=r"permission denied|must be owner"):
+                await connection.execute(text(statement))
+    await engine.dispose()
+
+
+@pytest.mark.usefixtures("database")
+async def test_temporals_databases_become_its_own(postgres: str) -> None:
+    owners = await _as_owner(
+        postgres,
+        "SELECT tableowner FROM pg_tables WHERE tablename = 'shards'"
+        " UNION SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'temporal'",
+        database="temporal",
+    )
+
+    assert owners == ["temporal"]
 
 
 async def test_temporal_setup_makes_the_namespace_and_its_search_attributes(temporal: str, namespace: str) -> None:
@@ -80,7 +119,8 @@ async def test_temporal_schema_prepares_both_databases_and_stops_at_the_first_fa
     calls, tool = tmp_path / "calls", tmp_path / "bin" / "temporal-sql-tool"
     tool.parent.mkdir()
     command = service_command(_project(), "temporal-schema")
-    assert command.environment["SQL_PASSWORD"] == SETTINGS["POSTGRES_PASSWORD"]
+    assert command.environment["SQL_USER"] == "temporal"
+    assert command.environment["SQL_PASSWORD"] == SETTINGS["POSTGRES_PASSWORD"]  # where it has none of its own
 
     tool.write_text(f'#!/bin/sh\necho "$SQL_HOST $*" >> {calls}\n')
     tool.chmod(0o755)
@@ -178,6 +218,17 @@ async def test_settings_alone_reach_an_existing_cluster(
 
     assert code == 0, output
     assert json.loads(output) == {"target_host": "a.b.example:7233", "namespace": "a.b", **connection}
+
+
+async def _as_owner(postgres: str, statement: str, database: str | None = None) -> list[str]:
+    """Run one statement; gives the first column of what it returns."""
+    url = async_url(postgres)
+    engine = create_async_engine(url.set(database=database or url.database), isolation_level="AUTOCOMMIT")
+    async with engine.connect() as connection:
+        result = await connection.execute(text(statement))
+        rows = [str(row[0]) for row in result] if result.returns_rows else []
+    await engine.dispose()
+    return rows
 
 
 def _project(**settings: str) -> dict[str, Any]:

@@ -11,13 +11,16 @@ from settings.environment import (
     ProxySettings,
     RetentionSettings,
     ServiceSettings,
+    TemporalSettings,
     TracingSettings,
 )
 from tests.deploy.compose import COMPOSE_FILE, project
 from tests.deploy.faults import SETTINGS, faults
 
 NOT_PASSED = {"APNS_CA_FILE", "FCM_CA_FILE"}  # only a simulator signs its own certificates
-OF_BOTH = {name.upper() for section in (ServiceSettings, TracingSettings) for name in section.model_fields}
+OF_BOTH = {
+    name.upper() for section in (ServiceSettings, TemporalSettings, TracingSettings) for name in section.model_fields
+}
 OF_THE_SDKS = {"OTEL_EXPORTER_OTLP_HEADERS", "OTEL_TRACES_SAMPLER_ARG"}
 OF_API = {f"AUTH_{name.upper()}" for name in AuthSettings.model_fields} | {
     name.upper() for name in LimitSettings.model_fields
@@ -44,8 +47,13 @@ def test_the_file_follows_the_specification_and_our_rules() -> None:
         ("127.0.0.1:${API_PORT:-8000}:8000", "${API_PORT:-8000}:8000", "api: port 8000:8000"),
         ("postgres:17-bookworm", "postgres:latest", "postgres: image"),
         ("temporalio/ui:2.54.1", "temporalio/ui", "temporal-ui: image"),
+        ("security_opt: *no-new-privileges", "security_opt: []", "postgres: may gain privileges"),
         ("migrate: {condition: service_completed", "migrations: {condition: service_completed", "api: depends on"),
-        ("postgres: {condition: service_healthy}", "postgres: {condition: service_started}", "migrate: waits for"),
+        (
+            "postgres: {condition: service_healthy}",
+            "postgres: {condition: service_started}",
+            "database-roles: waits for",
+        ),
         ("  required: false", "  required: true", "worker: cannot start without temporal-setup"),
         ("${ARM_WINDOW:-60}", "${ARMED_WINDOW:-60}", "ARMED_WINDOW: not documented"),
         ("    healthcheck: # it", "    x-healthcheck: # it", "worker: runs on without"),
@@ -81,6 +89,7 @@ def test_without_the_profile_no_temporal_server_is_started() -> None:
 
     assert {name for name, service in services.items() if not service.get("profiles")} == {
         "postgres",
+        "database-roles",
         "migrate",
         "api",
         "worker",

@@ -401,7 +401,11 @@ async def test_a_message_is_accepted_at_once_while_its_readers_log_is_cut(stack:
 
 
 def test_what_is_kept_may_be_set_in_days() -> None:
-    assert retention_settings({}).model_dump() == {"retention_days": 30, "log_retention_days": 90}
+    assert retention_settings({}).model_dump() == {
+        "retention_days": 30,
+        "log_retention_days": 90,
+        "event_retention_days": 7,
+    }
     assert retention_settings({"RETENTION_DAYS": "7", "LOG_RETENTION_DAYS": "365"}).retention_days == 7
     with pytest.raises(ConfigError, match="RETENTION_DAYS: Input should be greater than or equal to 2"):
         retention_settings({"RETENTION_DAYS": "1"})

@@ -17,6 +17,7 @@ import pytest
 from db.migrate import migrate
 from demo.embedded import start_postgres
 from simulator import Simulator
+from tests.events.feed import whole_feed
 from tests.stack import Phone, Stack, StackPlace, iphone, open_stack
 
 pytestmark = pytest.mark.long
@@ -55,10 +56,25 @@ async def test_every_write_that_was_answered_survives_a_killed_database(temporal
             for phone in accepted.values():
                 assert len(simulator.phone(phone.token).screen) == 1
             assert statuses == {200, 201, 503}
+            await _check_events(stack)
         postgres.cleanup()
     with warnings.catch_warnings():  # asyncpg complains of connections that died with their server
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
+
+
+async def _check_events(stack: Stack) -> None:
+    """Check that the feed has one event for each change that was stored, and none for another."""
+    events = await whole_feed(stack)
+    registered = "SELECT installation_id FROM device_token_events e JOIN device_tokens d ON d.id = e.device_id"
+    accepted = "SELECT task_id FROM push_tasks WHERE state = 'accepted'"
+    for kind, name, query in (
+        ("device_token.registered", "installation_id", registered),
+        ("push.accepted", "task_id", accepted),
+    ):
+        told = [each["data"][name] for each in events if each["type"] == kind]
+        assert sorted(told) == sorted(str(row[0]) for row in await stack.rows(query))
+    assert [each["id"] for each in events] == list(range(1, len(events) + 1))
 
 
 async def _start_again(postgres: "PostgresServer") -> None:

@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 
 from simulator import Simulator
+from tests.events.feed import feed_of
 from tests.servers import part
 from tests.stack import Stack, android, eventually, iphone
 
@@ -47,6 +48,8 @@ async def test_sends_held_and_under_way_in_a_killed_worker_show_once_within_25_s
     assert task.state == "accepted"
     assert (request.received_at - task.due_at).total_seconds() < 25
     [line] = simulator.phone(called.token).screen
+    for each in (user, other):
+        assert [event["type"] for event in await feed_of(each)] == ["device_token.registered", "push.accepted"]
     [task] = await without_worker.tasks(being_called)
     attempts = "SELECT outcome, reason FROM push_attempts WHERE task_id = :id ORDER BY number"
     outcomes = [tuple(row) for row in await without_worker.rows(attempts, id=task.task_id)]

@@ -1,7 +1,8 @@
-"""After a day with known faults, metrics, analytics, timelines and the providers' own log tell the same counts."""
+"""After a day with known faults, metrics, analytics, timelines, events and the providers' log tell the same counts."""
 
 from collections import Counter
 from dataclasses import fields
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from db.views import analytics
 from db.views.analytics import SPANS, Step
 from simulator import Simulator
+from tests.events.feed import whole_feed
 from tests.metrics.conftest import Troubled
 from tests.metrics.pages import by, samples
 from tests.support.timelines import timeline
@@ -128,6 +130,28 @@ async def test_timelines_tell_the_same_counts(troubled: Troubled) -> None:
     assert Counter((line["provider"], _kind(line)) for line in _of(lines, "synced")) == synced
 
 
+async def test_events_tell_the_same_counts_each_once(troubled: Troubled) -> None:
+    stack = troubled.product.stack
+
+    events = await whole_feed(stack)
+
+    pushes = [each for each in events if each["type"].startswith("push.")]
+    ended = [each for each in pushes if each["type"] not in {"push.synced", "push.opened"}]
+    assert Counter((*_what(each), each["type"][5:], each["data"].get("reason", "")) for each in ended) == ENDED
+    assert Counter(_what(each) for each in pushes if each["type"] == "push.synced") == READ
+    assert {each["type"]: each["user_id"] for each in events if each["type"] == "device_token.transferred"} == {
+        "device_token.transferred": troubled.life.people[0].user_id
+    }
+    refused = [each["data"]["reason"] for each in events if each["type"] == "device_token.invalidated"]
+    assert refused == ["UNREGISTERED", "UNREGISTERED"]
+    assert [each["id"] for each in events] == list(range(1, len(events) + 1))
+    told = str(events)
+    assert not [phone for phone in troubled.life.phones if phone.token in told]
+    rows = await stack.rows("SELECT user_id, settled_at FROM push_tasks WHERE state = 'accepted'")
+    accepted = [(each["user_id"], each["occurred_at"]) for each in ended if each["type"] == "push.accepted"]
+    assert sorted((user_id, datetime.fromisoformat(at)) for user_id, at in accepted) == sorted(map(tuple, rows))
+
+
 async def test_the_last_hours_of_the_console_tell_the_same_counts(troubled: Troubled) -> None:
     steps = await analytics.lately(troubled.product.stack.sessions, SPANS[-1])
 
@@ -143,6 +167,10 @@ async def test_the_last_hours_of_the_console_tell_the_same_counts(troubled: Trou
         "refused": (CALLS - _accepted(CALLS)).total(),
         "invalid_tokens": TOKENS_REFUSED,
     }
+
+
+def _what(event: Any) -> tuple[str, str]:
+    return event["data"]["provider"], event["data"]["kind"]
 
 
 def _of(lines: list[Any], event: str) -> list[Any]:

@@ -268,10 +268,10 @@ async def test_through_temporal_an_outage_costs_a_few_calls_and_all_get_through_
 
         outcomes = await asyncio.gather(*map(without_worker.finished, session_ids))
 
-    rests = [later - sooner for sooner, later in pairwise(called[before : before + PROBES])]
-    assert len(rests) == PROBES - 1
-    assert min(rests) >= SHORTEST  # one at a time
-    assert max(rests) >= 0.45  # once three users agree
+    probes = called[before : before + PROBES]
+    # One at a time, and beside it one of a user who was not refused before: the first may hang.
+    assert min(third - first for first, third in zip(probes, probes[2:], strict=False)) >= SHORTEST
+    assert max(later - sooner for sooner, later in pairwise(probes)) >= 0.45  # once three users agree
     assert set(outcomes) == {"accepted"}
     tasks = [task for session_id in session_ids for task in await without_worker.tasks(session_id)]
     assert Counter(task.state for task in tasks) == {"accepted": 45}

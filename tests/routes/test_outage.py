@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Sequence
 from datetime import timedelta
-from math import inf
 
 import pytest
 
@@ -81,23 +80,23 @@ async def test_an_outage_of_one_provider_leaves_the_others_lateness_unchanged(
 ) -> None:
     async with worker_harness(without_worker, timings=HASTY, back_offs={**BACK_OFFS, Paused: LATER}) as worker:
         await _lateness(worker, simulator)  # connects, and fetches a token
-        without = min([await _lateness(worker, simulator) for _ in range(5)])
+        without = [await _lateness(worker, simulator) for _ in range(5)]
         simulator.faults.add(provider="apns", fault="answer", status=503, reason="ServiceUnavailable")
         waiting = await due_now(without_worker, [iphone() for _ in range(2000)])
         sends = [asyncio.create_task(worker.send(due)) for due in waiting]
         await eventually(lambda: _all_wait(without_worker, waiting))
 
-        during, rounds = inf, 0
-        while during > 1.2 * without + 0.02 and rounds < 20:  # whatever else runs on the machine only adds
-            during, rounds = min(during, await _lateness(worker, simulator)), rounds + 1
+        during = [await _lateness(worker, simulator) for _ in range(10)]
 
+        still = await states(without_worker, waiting)
         for send in sends:
             send.cancel()
         await asyncio.wait(sends)
-        still = await states(without_worker, waiting)
+        without += [await _lateness(worker, simulator) for _ in range(5)]
 
     assert sum(n for (state, _), n in still.items() if state is TaskState.PENDING) == 2000
-    assert during <= 1.2 * without + 0.02
+    # Whatever else runs on the machine makes rounds worse, so the best of them beside the worst without them.
+    assert min(during) <= 1.2 * max(without) + 0.02
 
 
 async def _lateness(worker: WorkerHarness, simulator: Simulator) -> float:

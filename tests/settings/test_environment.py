@@ -48,13 +48,16 @@ def test_what_is_not_set_has_its_default() -> None:
     assert settings.model_dump(exclude={"database_url"}) == {
         "database_pool_size": 10,
         "apps_file": None,
+        "presentation_file": None,
         "arm_window": 60.0,
         "api_host": "127.0.0.1",
         "api_port": 8000,
         "public_url": None,
+        "erasure_key": None,
         "metrics_host": "127.0.0.1",
         "metrics_port": 9464,
         "temporal_ui_url": None,
+        "phones_url": None,
         "log_format": "auto",
         "log_level": "INFO",
     }

@@ -145,7 +145,8 @@ async def test_the_console_tells_it_beside_the_phone_and_beside_the_push(stack: 
     person = words(await visitor.get(f"/console/person?{urlencode({'user': alice.user_id})}"))
     push = words(await visitor.get(f"/console/push/{task.task_id}"))
 
-    assert "1.2 · system 18.1 switched off," in person
+    assert "active switched off," in person
+    assert "1.2 · system 18.1" in person
     assert "Notifications are switched off on that phone, according to the app's last registration at" in person
     assert "Notifications switched off on that phone, by the app's last registration" in push
     assert "the phone shows nothing" in push

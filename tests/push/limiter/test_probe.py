@@ -21,14 +21,17 @@ from push.sender import (
     AnsweredUnavailable,
     Delivery,
     Misconfigured,
+    MismatchedToken,
     Paused,
     ProbesNext,
     ProviderTrouble,
+    Rejected,
     SuspectToken,
     Throttled,
     ThrottleExtent,
     TokenMisconfigured,
     Unavailable,
+    Unregistered,
     Unsendable,
 )
 
@@ -185,17 +188,38 @@ async def test_refusals_for_a_token_of_its_own_open_nothing_and_are_no_probe_tha
     assert scene.limiter.report().state == "closed"
 
 
-async def test_an_answer_about_a_token_closes_a_shut_limiter_but_contradicts_no_refusals() -> None:
+@pytest.mark.parametrize(
+    "about_itself",
+    [
+        SuspectToken("BadDeviceToken"),
+        Unregistered("Unregistered", None),
+        MismatchedToken("SENDER_ID_MISMATCH"),
+        Rejected("PayloadTooLarge"),
+        Throttled("TooManyRequests", ThrottleExtent.TOKEN),
+    ],
+    ids=lambda answer: answer.reason,
+)
+async def test_an_answer_about_one_push_is_no_verdict_on_the_route_unless_three_users_get_one(
+    about_itself: Answer | ProviderTrouble,
+) -> None:
     scene = Scene()
     await scene.comes(uuid4(), "alice", WRONG)
-    await scene.comes(uuid4(), "mallory", SuspectToken("BadDeviceToken"))
+    await scene.comes(uuid4(), "mallory", about_itself)
     await scene.comes(uuid4(), "bob", WRONG)
     await scene.comes(uuid4(), "carol", WRONG)
+    assert scene.limiter.report().state == "open"  # it contradicted no refusal
+    scene.rest()
+
+    for user in ["mallory"] * 10 + ["mallet"]:
+        assert await scene.comes(uuid4(), user, about_itself) == "called"  # each is the probe, one after the other
+        assert scene.limiter.report().state == "half_open"
+    assert await scene.comes(uuid4(), "dave", WRONG) == "called"
     assert scene.limiter.report().state == "open"
     scene.rest()
 
-    await scene.comes(uuid4(), "mallory", SuspectToken("BadDeviceToken"))
-
+    for user in ("mallory", "mallet", "minnie"):
+        assert scene.limiter.report().state == "half_open"
+        await scene.comes(uuid4(), user, about_itself)
     assert scene.limiter.report().state == "closed"
 
 

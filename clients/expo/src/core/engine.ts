@@ -1,15 +1,16 @@
 /**
  * Runs the registration machine: one event at a time, what is saved before what follows from it.
  *
- * A vault may take no writes for a while: a keychain before the first unlock, a full disk. Then the event waits, and those
- * behind it; nothing that follows from them is begun. Each later event tries again, and so does a timer.
+ * A vault may take no writes for a while: a keychain before the first unlock, a full disk, a write that hangs in both places of
+ * the store. Then the event waits, and those behind it; nothing that follows from them is begun. Each later event tries again,
+ * and so does a timer.
  */
 
 import { sha256 } from "@noble/hashes/sha2.js";
 import { bytesToHex, utf8ToBytes } from "@noble/hashes/utils.js";
 
 import { tell } from "./observers.ts";
-import type { Clock, Phone, Push, Random, Registrar, Vault } from "./ports.ts";
+import type { Clock, Phone, Push, Random, Registrar } from "./ports.ts";
 import {
   type Effect,
   type Event,
@@ -24,13 +25,14 @@ import {
   restored,
   step,
 } from "./registration.ts";
+import type { RegistrationStore } from "./registration_store.ts";
 import { CALL_API, delay } from "./retry.ts";
 import { Turns } from "./turns.ts";
-import { Late, inTime, within } from "./within.ts";
+import { within } from "./within.ts";
 
 export interface EnginePorts {
   readonly push: Push;
-  readonly vault: Vault;
+  readonly store: RegistrationStore;
   readonly clock: Clock;
   readonly random: Random;
   readonly registrar: Registrar;
@@ -41,12 +43,9 @@ export interface EnginePorts {
 
 type Forget = Extract<Effect, { do: "forget_person" }>;
 
-const NOTHING = ""; // in a vault: nobody wrote it, and nobody can read it
-
 const FETCH_LIMIT = 30_000; // milliseconds; without a network iOS may never answer
 
 const FORGET_LIMIT = 5_000; // milliseconds
-export const READ_LIMIT = 5_000; // milliseconds
 const BEGIN_LIMIT = 15_000; // milliseconds
 
 export class Engine {
@@ -54,7 +53,7 @@ export class Engine {
   readonly #timers = new Map<Timer, () => void>();
   readonly #observers = new Set<(state: State) => void>();
   #state: State;
-  #saved: string;
+  #saved: string | null;
   #waiting: Event[] = [];
   #failures = 0;
   #forgets = 0;
@@ -70,19 +69,12 @@ export class Engine {
     this.#saved = saved;
   }
 
-  /**
-   * Go on where the last process stopped. Rejects where the vault cannot be read, or not in time. With `isGivenUp` what is in
-   * there is lost, provided that the vault takes writes: a keychain before the first unlock does neither, and what it has is as
-   * good as ever. So is what it does not give in time.
-   */
+  /** Go on where the last process stopped. Rejects where what it stored cannot be read; with `isGivenUp` that is lost. */
   static async start(ports: EnginePorts, isGivenUp = false): Promise<Engine> {
-    const asked = inTime(ports.clock, READ_LIMIT, ports.vault.read());
-    const read = isGivenUp ? asked.catch((error: unknown) => emptied(ports.vault, error)) : asked;
-    const [text, facts] = await Promise.all([read, ports.phone.facts()]);
-    const known = parsed(text);
+    const [known, facts] = await Promise.all([ports.store.read(isGivenUp), ports.phone.facts()]);
     // Lost, unreadable, or a first start: whose log and lines there may be is not known any more, so they are nobody's.
-    const saved = known ?? { scheme: 1, installationId: ports.random.uuid(), person: null, owed: [], toForget: TRACES };
-    const engine = new Engine(ports, restored(saved, facts, ports.clock.now()), text ?? "");
+    const saved: Saved = known ?? { scheme: 1, installationId: ports.random.uuid(), person: null, owed: [], toForget: TRACES };
+    const engine = new Engine(ports, restored(saved, facts, ports.clock.now()), JSON.stringify(known));
     const begun = engine.#inTurn(() => engine.#act(engine.#state, forgetting(engine.#state)));
     await within(ports.clock, BEGIN_LIMIT, begun); // whatever else happens comes after it in any case
     return engine;
@@ -145,7 +137,7 @@ export class Engine {
     }
   }
 
-  /** False when the vault took no write: it is asked again later. */
+  /** False when no write was taken: it is asked again later. */
   async #isSaved(saved: Saved): Promise<boolean> {
     const text = JSON.stringify(saved);
     if (text === this.#saved) {
@@ -153,8 +145,9 @@ export class Engine {
     }
     this.#retry();
     try {
-      await this.#ports.vault.write(text);
+      await this.#ports.store.write(saved, () => !this.#isClosed);
     } catch {
+      this.#saved = null; // it may be stored all the same
       this.#failures += 1;
       const wait = delay(CALL_API, this.#failures, this.#ports.random.chance());
       if (!this.#isClosed) {
@@ -267,14 +260,6 @@ export class Engine {
   }
 }
 
-async function emptied(vault: Vault, error: unknown): Promise<string> {
-  if (error instanceof Late) {
-    throw error;
-  }
-  await vault.write(NOTHING); // however long it takes: what comes late must not be written over something newer
-  return NOTHING;
-}
-
 /** What an event is about: of two that wait about one thing, the later tells all. Nobody was told of the first. */
 function subjectOf(event: Event): string {
   switch (event.is) {
@@ -289,45 +274,6 @@ function subjectOf(event: Event): string {
     default:
       return event.is;
   }
-}
-
-/** Null where there is nothing, or nothing that can be read: the phone then starts afresh. */
-function parsed(text: string | null): Saved | null {
-  try {
-    const saved: unknown = text === null ? null : JSON.parse(text);
-    return isSaved(saved) ? saved : null;
-  } catch {
-    return null;
-  }
-}
-
-function isSaved(saved: unknown): saved is Saved {
-  const { scheme, installationId, person, owed, toForget } = fieldsOf(saved);
-  return (
-    scheme === 1 &&
-    typeof installationId === "string" &&
-    (person === null || isPerson(person)) &&
-    Array.isArray(owed) &&
-    owed.every((debt) => typeof fieldsOf(debt)["installationId"] === "string" && typeof fieldsOf(debt)["ticket"] === "string") &&
-    Array.isArray(toForget) &&
-    toForget.every((trace) => TRACES.includes(trace))
-  );
-}
-
-function isPerson(person: unknown): boolean {
-  const { userId, ticket, mayBeKnown, registered, registeredAt, doubted } = fieldsOf(person);
-  return (
-    typeof userId === "string" &&
-    typeof ticket === "string" &&
-    typeof mayBeKnown === "boolean" &&
-    (registered === null || typeof registered === "string") &&
-    (registeredAt === null || typeof registeredAt === "number") &&
-    (doubted === null || typeof fieldsOf(doubted)["token"] === "string")
-  );
-}
-
-function fieldsOf(value: unknown): Record<string, unknown> {
-  return typeof value === "object" && value !== null ? (value as Record<string, unknown>) : {};
 }
 
 export type { Facts };

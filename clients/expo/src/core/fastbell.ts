@@ -11,6 +11,7 @@ import type { Ports, Secure } from "./ports.ts";
 import type { Outcome, Problem } from "./problems.ts";
 import { createRegistrar } from "./registrar.ts";
 import { type Facts, type Permission, type Refusal, type State, type Trace, readable } from "./registration.ts";
+import { RegistrationStore } from "./registration_store.ts";
 import type { components } from "./schema.d.ts";
 import { over } from "./screen.ts";
 import { Stream } from "./stream.ts";
@@ -91,7 +92,7 @@ const CLOSING = 5_000; // milliseconds
 const DESCRIBING = 5_000; // milliseconds
 
 /** What this process knows of a phone: who runs on it, and how many starts have failed. */
-const phones = new WeakMap<Secure, { running: Parts | null; failures: number }>();
+const phones = new WeakMap<Secure, { running: Parts | null; failures: number; readonly store: RegistrationStore }>();
 
 /**
  * Start the phone side; goes on where the last process stopped. There is one on a phone, for two would write each other's
@@ -101,7 +102,8 @@ const phones = new WeakMap<Secure, { running: Parts | null; failures: number }>(
  * be written at least: the phone then starts signed out, as after `null`.
  */
 export async function startFastbell(options: Options, ports: Ports): Promise<Fastbell> {
-  const known = phones.get(ports.secure) ?? { running: null, failures: 0 };
+  const places = [ports.secure.vault("fastbell.registration"), ports.secure.vault("fastbell.registration.2")] as const;
+  const known = phones.get(ports.secure) ?? { running: null, failures: 0, store: new RegistrationStore(places, ports.clock) };
   phones.set(ports.secure, known);
   const earlier = known.running;
   const phone = new Parts(options, ports);
@@ -110,7 +112,7 @@ export async function startFastbell(options: Options, ports: Ports): Promise<Fas
     await within(ports.clock, CLOSING, earlier.close());
   }
   try {
-    await phone.start(known.failures >= STARTS_AT_MOST);
+    await phone.start(known.store, known.failures >= STARTS_AT_MOST);
   } catch (error) {
     known.failures += 1;
     void phone.close(); // half of it may listen already, and whoever tries again wants one
@@ -170,8 +172,8 @@ class Parts {
     this.#openings = new Openings({ api: this.#api, vault, clock: ports.clock, random: ports.random, links: this.#links });
   }
 
-  async start(isGivenUp: boolean): Promise<void> {
-    const { secure, push, clock, random, foreground, network, system, taps } = this.#ports;
+  async start(store: RegistrationStore, isGivenUp: boolean): Promise<void> {
+    const { push, clock, random, foreground, network, system, taps } = this.#ports;
     const registrar = createRegistrar({
       api: this.#api,
       appId: this.#options.appId ?? null,
@@ -179,7 +181,7 @@ class Parts {
     });
     const ends = {
       push,
-      vault: secure.vault("fastbell.registration"),
+      store,
       clock,
       random,
       registrar,

@@ -18,6 +18,7 @@ type Body = components["schemas"]["RegistrationIn"];
 
 const TAKEN = "urn:fastbell:problem:installation-taken";
 const SPENT = "urn:fastbell:problem:ticket-spent";
+const OUTDATED = "urn:fastbell:problem:registration-outdated";
 
 export function createRegistrar(options: RegistrarOptions): Registrar {
   const { client, anonymous } = options.api;
@@ -46,7 +47,7 @@ export function createRegistrar(options: RegistrarOptions): Registrar {
   };
 }
 
-function bodyOf({ token, facts, signOutDigest, formerTicket }: Registration, appId: string | null): Body {
+function bodyOf({ token, facts, signOutDigest, sequence, formerTicket }: Registration, appId: string | null): Body {
   return {
     provider: token.provider,
     token: token.token,
@@ -59,6 +60,7 @@ function bodyOf({ token, facts, signOutDigest, formerTicket }: Registration, app
     permission: facts.permission,
     public_key: facts.publicKey,
     sign_out_digest: signOutDigest,
+    sequence,
     former_ticket: formerTicket,
   };
 }
@@ -78,6 +80,9 @@ function outcomeOf(problem: Problem): PutOutcome {
       }
       if (problem.type === SPENT) {
         return { is: "spent" };
+      }
+      if (problem.type === OUTDATED) {
+        return { is: "outdated" };
       }
       if (problem.status === 409) {
         return { is: "lost", reason: problem.type, retryAfter: 60_000 }; // being erased, say: it passes

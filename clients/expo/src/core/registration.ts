@@ -99,6 +99,7 @@ function signedIn(state: State, userId: string, lent: Lent): Step {
     userId,
     ticket: lent.ticket,
     mayBeKnown: false,
+    sequence: 0,
     registered: null,
     registeredAt: null,
     doubted: null,
@@ -116,15 +117,14 @@ function signedInAgain(state: State, person: Person, lent: Lent): Step {
 }
 
 function signedOut(state: State, lent: Lent): Step {
-  const { person, installationId } = state.saved;
+  const { person } = state.saved;
   if (person === null) {
     return [state, []];
   }
-  const debt: Debt = { installationId, ticket: person.ticket, since: lent.now };
-  const owed = person.mayBeKnown ? owedToo(state.saved.owed, debt) : state.saved.owed;
+  const { saved } = person.mayBeKnown ? owing(state, person, lent) : state;
   const next: State = {
     ...state,
-    saved: { ...state.saved, person: null, owed, toForget: TRACES },
+    saved: { ...saved, person: null, toForget: TRACES },
     phase: { is: "signed_out" },
     generation: state.generation + 1,
     token: null, // the system's own registration is ended, too; another person's token comes anew
@@ -166,17 +166,19 @@ function put(state: State, person: Person, lent: Lent): Step {
   }
   const digest = wish(state, person, lent);
   const { installationId, owed } = state.saved;
+  const sequence = person.sequence + 1;
   const registration: Registration = {
     userId: person.userId,
     installationId,
     token: state.token,
     facts: state.facts,
     signOutDigest: lent.digest(person.ticket),
+    sequence,
     formerTicket: owed.findLast((debt) => debt.installationId === installationId)?.ticket ?? null,
   };
   const { formerTicket } = registration;
   const inFlight: Call = { generation: state.generation, digest, formerTicket, mayBeKnown: person.mayBeKnown };
-  const next = { ...withPerson(state, { ...person, mayBeKnown: true }), phase, inFlight };
+  const next = { ...withPerson(state, { ...person, mayBeKnown: true, sequence }), phase, inFlight };
   return [next, [{ do: "put", generation: state.generation, digest, registration }]];
 }
 
@@ -209,7 +211,9 @@ function putAnswered(state: State, generation: number, digest: string, outcome: 
     case "not_ours":
       return elsewhere(settled, person, state.inFlight?.mayBeKnown ?? true, lent);
     case "spent":
-      return anew(settled, { ...person, ticket: lent.ticket, registered: null, registeredAt: null }, "ticket spent", lent);
+      return anew(settled, person, "ticket spent", lent);
+    case "outdated":
+      return anew(owing(settled, person, lent), person, "registration outdated", lent); // its ticket is not spent yet
     case "refused":
       return [{ ...settled, phase: { is: "refused", problem: outcome.problem, appVersion: state.facts.appVersion } }, []];
   }
@@ -217,23 +221,18 @@ function putAnswered(state: State, generation: number, digest: string, outcome: 
 
 /** This installation id is somebody else's: take a new one, and owe the sign-out of what we may have had under it. */
 function elsewhere(state: State, person: Person, mayBeKnown: boolean, lent: Lent): Step {
-  const { installationId, owed } = state.saved;
-  const debt: Debt = { installationId, ticket: person.ticket, since: lent.now };
-  const moved: Person = { ...person, ticket: lent.ticket, mayBeKnown: false, registered: null, registeredAt: null };
-  const saved = {
-    ...state.saved,
-    installationId: lent.installationId,
-    owed: mayBeKnown ? owedToo(owed, debt) : owed,
-  };
-  return anew({ ...state, saved }, moved, "installation taken", lent);
+  const { saved } = mayBeKnown ? owing(state, person, lent) : state;
+  const moved: State = { ...state, saved: { ...saved, installationId: lent.installationId } };
+  return anew(moved, { ...person, mayBeKnown: false }, "installation taken", lent);
 }
 
-/** Register under another id, or with another ticket: at once, and where that does not help ever more slowly. */
+/** Register with another ticket, perhaps under another id: at once, and where that does not help ever more slowly. */
 function anew(state: State, person: Person, last: string, lent: Lent): Step {
   const tries = (state.phase.is === "registering" ? state.phase.tries : 0) + 1;
-  const next: State = { ...withPerson(state, person), phase: { is: "registering", tries, last } };
+  const newcomer: Person = { ...person, ticket: lent.ticket, sequence: 0, registered: null, registeredAt: null };
+  const next: State = { ...withPerson(state, newcomer), phase: { is: "registering", tries, last } };
   if (tries === 1) {
-    return put(next, person, lent);
+    return put(next, newcomer, lent);
   }
   return [next, [{ do: "wait", timer: "put", milliseconds: delay(CALL_API, tries, lent.chance) }]];
 }
@@ -374,14 +373,16 @@ function payments(state: State): readonly Effect[] {
 }
 
 /**
- * One debt more. Of too many one goes that a later registration replaced, else the second oldest: the oldest is of a
- * registration that the server answered, the newest is the likeliest to be the one that it heard last.
+ * One debt more: this person's sign-out. Of too many one goes that a later registration replaced, else the second oldest: the
+ * oldest is of a registration that the server answered, the newest is the likeliest to be the one that it heard last.
  */
-function owedToo(owed: readonly Debt[], debt: Debt): readonly Debt[] {
-  const all = [...owed, debt];
+function owing(state: State, person: Person, lent: Lent): State {
+  const { installationId, owed } = state.saved;
+  const all: Debt[] = [...owed, { installationId, ticket: person.ticket, since: lent.now }];
   const replaced = all.findIndex(({ isReplaced }) => isReplaced);
   const dropped = replaced === -1 ? 1 : replaced;
-  return all.length > MAX_DEBTS ? all.filter((_, place) => place !== dropped) : all;
+  const left = all.length > MAX_DEBTS ? all.filter((_, place) => place !== dropped) : all;
+  return { ...state, saved: { ...state.saved, owed: left } };
 }
 
 /**

@@ -30,6 +30,7 @@ export interface Person {
   readonly userId: string;
   readonly ticket: string;
   readonly mayBeKnown: boolean; // a PUT was begun, so the server may hold a registration
+  readonly sequence: number; // of the last PUT with this ticket: of two the server keeps the one with the higher number
   readonly registered: string | null; // digest of the registration that the server answered 200 to
   readonly registeredAt: number | null;
   readonly doubted: Doubt | null;
@@ -94,6 +95,7 @@ export type PutOutcome =
   | { readonly is: "unauthorized" } // even with a new bearer token
   | { readonly is: "not_ours" } // 404, or 409 installation-taken: this installation id is somebody else's
   | { readonly is: "spent" } // 409 ticket-spent: the server was told that this sign-in is over
+  | { readonly is: "outdated" } // 409 registration-outdated: the server has heard more of this sign-in than the phone remembers
   | { readonly is: "refused"; readonly problem: Refusal };
 
 export type Event =
@@ -120,6 +122,7 @@ export interface Registration {
   readonly token: DeviceToken;
   readonly facts: Facts;
   readonly signOutDigest: string;
+  readonly sequence: number;
   readonly formerTicket: string | null;
 }
 

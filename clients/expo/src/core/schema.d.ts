@@ -13,21 +13,24 @@ export interface paths {
         };
         get?: never;
         /**
-         * Register
+         * Make this the active token of the caller's installation, and of no other
          * @description Make this the active token of the caller's installation, and of no other. Missed pushes are then sent.
          *
          *     If the caller has too many installations, the one that was not seen for longest is signed out. An installation
          *     that registered with a `sign_out_digest` moves to another user only with the same token or with the former user's
          *     ticket, else 409 `installation-taken`. A `sign_out_digest` whose ticket was used within the last hour gets 409
-         *     `ticket-spent`: either this request was sent before that sign-out, or the app must make a new ticket.
+         *     `ticket-spent`: either this request was sent before that sign-out, or the app must make a new ticket. A lower
+         *     `sequence` than one that was stored with the same digest gets 409 `registration-outdated` and changes nothing.
          */
-        put: operations["register_v1_device_tokens__installation_id__put"];
+        put: operations["register_device_token"];
         post?: never;
         /**
-         * Sign Out
+         * Sign this installation out
          * @description Sign this installation out. If another user has since registered the token, their registration is kept.
+         *
+         *     This uses up the ticket of the registration, as `POST /v1/sign-outs` does.
          */
-        delete: operations["sign_out_v1_device_tokens__installation_id__delete"];
+        delete: operations["sign_out_installation"];
         options?: never;
         head?: never;
         patch?: never;
@@ -41,10 +44,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List Mine
+         * List the caller's device tokens
          * @description List the caller's device tokens.
          */
-        get: operations["list_mine_v1_device_tokens_get"];
+        get: operations["list_device_tokens"];
         put?: never;
         post?: never;
         delete?: never;
@@ -63,14 +66,14 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Sign Out By Ticket
+         * Sign an installation out with its ticket
          * @description Sign an installation out with its ticket. The answer is the same whether or not there was anything to sign out.
          *
          *     A ticket ends the registration that it was sent with and no later one, so it may come late, twice, or after another
          *     user signed in. A registration with this ticket that arrives afterwards is refused. No bearer token is needed;
          *     requests are limited by address.
          */
-        post: operations["sign_out_by_ticket_v1_sign_outs_post"];
+        post: operations["sign_out_by_ticket"];
         delete?: never;
         options?: never;
         head?: never;
@@ -85,27 +88,27 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Read
+         * Read a fasting session
          * @description Read a fasting session.
          */
-        get: operations["read_v1_fasting_sessions__session_id__get"];
+        get: operations["read_fasting_session"];
         /**
-         * Start
+         * Start a fast under an id that the caller chooses
          * @description Start a fast under an id that the caller chooses.
          *
          *     201: accepted. 200: the same fast was accepted before. 409: the id has other content, or the caller has too many
          *     active fasts. A fast whose end has passed does not count.
          */
-        put: operations["start_v1_fasting_sessions__session_id__put"];
+        put: operations["start_fasting_session"];
         post?: never;
         delete?: never;
         options?: never;
         head?: never;
         /**
-         * Change
+         * Move the goal, change the reminders, or both
          * @description Move the goal, change the reminders, or both.
          */
-        patch: operations["change_v1_fasting_sessions__session_id__patch"];
+        patch: operations["change_fasting_session"];
         trace?: never;
     };
     "/v1/fasting-sessions": {
@@ -116,10 +119,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List Mine
+         * List the caller's fasting sessions
          * @description List the caller's fasting sessions.
          */
-        get: operations["list_mine_v1_fasting_sessions_get"];
+        get: operations["list_fasting_sessions"];
         put?: never;
         post?: never;
         delete?: never;
@@ -138,10 +141,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * End
+         * End a fast
          * @description End a fast. It is completed, or broken if its goal is still ahead. Repeats are harmless.
          */
-        post: operations["end_v1_fasting_sessions__session_id__end_post"];
+        post: operations["end_fasting_session"];
         delete?: never;
         options?: never;
         head?: never;
@@ -158,10 +161,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Cancel
+         * Cancel a fast
          * @description Cancel a fast. Repeats are harmless.
          */
-        post: operations["cancel_v1_fasting_sessions__session_id__cancel_post"];
+        post: operations["cancel_fasting_session"];
         delete?: never;
         options?: never;
         head?: never;
@@ -176,15 +179,15 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Read
+         * Read one of the caller's conversations
          * @description Read one of the caller's conversations. With scope `service`: any conversation.
          */
-        get: operations["read_v1_conversations__conversation_id__get"];
+        get: operations["read_conversation"];
         /**
-         * Store
+         * Create a conversation (201), or replace the members of an existing one (200)
          * @description Create a conversation (201), or replace the members of an existing one (200).
          */
-        put: operations["store_v1_conversations__conversation_id__put"];
+        put: operations["store_conversation"];
         post?: never;
         delete?: never;
         options?: never;
@@ -200,10 +203,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List Mine
+         * List the caller's conversations
          * @description List the caller's conversations.
          */
-        get: operations["list_mine_v1_conversations_get"];
+        get: operations["list_conversations"];
         put?: never;
         post?: never;
         delete?: never;
@@ -221,12 +224,12 @@ export interface paths {
         };
         get?: never;
         /**
-         * Post
+         * Post a message under an id that the caller chooses
          * @description Post a message under an id that the caller chooses.
          *
          *     201: accepted. 200: the same message was accepted before. 409: the id has other content.
          */
-        put: operations["post_v1_conversations__conversation_id__messages__message_id__put"];
+        put: operations["post_message"];
         post?: never;
         delete?: never;
         options?: never;
@@ -242,10 +245,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List Messages
+         * List a conversation's messages, including those from before the caller joined
          * @description List a conversation's messages, including those from before the caller joined.
          */
-        get: operations["list_messages_v1_conversations__conversation_id__messages_get"];
+        get: operations["list_messages"];
         put?: never;
         post?: never;
         delete?: never;
@@ -262,12 +265,12 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Sync
+         * Read the caller's log after a cursor
          * @description Read the caller's log after a cursor. `after` acknowledges what this installation has.
          *
          *     An answer has at most 1 MiB of text, so it may have fewer items than `limit`. `has_more` says whether more follow.
          */
-        get: operations["sync_v1_sync_get"];
+        get: operations["sync_log"];
         put?: never;
         post?: never;
         delete?: never;
@@ -284,7 +287,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Stream
+         * Follow the caller's log after a cursor, as server-sent events
          * @description Follow the caller's log after a cursor, as server-sent events.
          *
          *     The id of an event `item` is the item's `seq`; its data is the same JSON as an item of `/v1/sync`. A comment is sent
@@ -294,7 +297,7 @@ export interface paths {
          *     expires, after a day, when the client does not read, and whenever the service needs to end it. Reconnect with
          *     `Last-Event-ID`, and nothing is lost.
          */
-        get: operations["stream_v1_stream_get"];
+        get: operations["stream_log"];
         put?: never;
         post?: never;
         delete?: never;
@@ -311,28 +314,28 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Read
+         * Read the caller's preferences
          * @description Read the caller's preferences.
          */
-        get: operations["read_v1_notification_preferences_get"];
+        get: operations["read_preferences"];
         /**
-         * Replace
+         * Replace the caller's preferences
          * @description Replace the caller's preferences. They apply at once, also to waiting pushes.
          *
          *     `reminder_minutes` also apply to running fasts that have none of their own.
          *
          *     Clients should use PATCH: PUT resets every field that a client does not send to its default, except `mode`.
          */
-        put: operations["replace_v1_notification_preferences_put"];
+        put: operations["replace_preferences"];
         post?: never;
         delete?: never;
         options?: never;
         head?: never;
         /**
-         * Change
+         * Change some of the caller's preferences
          * @description Change some of the caller's preferences. A field that is left out stays, also within the quiet hours.
          */
-        patch: operations["change_v1_notification_preferences_patch"];
+        patch: operations["change_preferences"];
         trace?: never;
     };
     "/v1/preference-links": {
@@ -345,12 +348,12 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Make Preference Link
+         * Create a link to the caller's preference page, for a browser that has no bearer token
          * @description Create a link to the caller's preference page, for a browser that has no bearer token.
          *
          *     It works once. A user has at most ten links of each kind: one more ends the oldest.
          */
-        post: operations["make_preference_link_v1_preference_links_post"];
+        post: operations["make_preference_link"];
         delete?: never;
         options?: never;
         head?: never;
@@ -367,10 +370,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Opened
+         * Record that the user tapped the notification
          * @description Record that the user tapped the notification. The first time counts.
          */
-        post: operations["opened_v1_push_tasks__task_id__opened_post"];
+        post: operations["mark_push_opened"];
         delete?: never;
         options?: never;
         head?: never;
@@ -385,10 +388,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Show Timeline
+         * Show what a user's pushes wait for now, and what was decided about them and why, as far back as it is kept
          * @description Show what a user's pushes wait for now, and what was decided about them and why, as far back as it is kept.
          */
-        get: operations["show_timeline_v1_support_users__user_id__timeline_get"];
+        get: operations["show_timeline_of_user"];
         put?: never;
         post?: never;
         delete?: never;
@@ -405,10 +408,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List Devices
+         * List a user's device tokens, each with its history
          * @description List a user's device tokens, each with its history.
          */
-        get: operations["list_devices_v1_support_users__user_id__devices_get"];
+        get: operations["list_devices_of_user"];
         put?: never;
         post?: never;
         delete?: never;
@@ -425,10 +428,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List Fasts
+         * List a user's fasting sessions
          * @description List a user's fasting sessions.
          */
-        get: operations["list_fasts_v1_support_users__user_id__fasting_sessions_get"];
+        get: operations["list_fasts_of_user"];
         put?: never;
         post?: never;
         delete?: never;
@@ -447,12 +450,12 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Send Test Push
+         * Send a test push on the same path as every push
          * @description Send a test push on the same path as every push. `GET /v1/support/test-pushes/{id}` shows the result.
          *
          *     At most 5 a minute to one user. Apple has no dry run: with `validate_only` iPhones are skipped.
          */
-        post: operations["send_test_push_v1_support_users__user_id__test_push_post"];
+        post: operations["send_test_push"];
         delete?: never;
         options?: never;
         head?: never;
@@ -467,13 +470,13 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Show
+         * Show the result of a test push for each phone
          * @description Show the result of a test push for each phone.
          *
          *     With `Accept: text/event-stream` the answer is a stream: an event `test_push` now and at each change, with the same
          *     JSON as its data, until every push is settled.
          */
-        get: operations["show_v1_support_test_pushes__test_push_id__get"];
+        get: operations["show_test_push"];
         put?: never;
         post?: never;
         delete?: never;
@@ -490,10 +493,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List Tasks
+         * List push tasks, by default the dead ones
          * @description List push tasks, by default the dead ones.
          */
-        get: operations["list_tasks_v1_support_push_tasks_get"];
+        get: operations["list_push_tasks"];
         put?: never;
         post?: never;
         delete?: never;
@@ -512,10 +515,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Redrive Matching
+         * Redrive dead push tasks by filter, the latest due first
          * @description Redrive dead push tasks by filter, the latest due first. A push that may not be sent any more stays dead.
          */
-        post: operations["redrive_matching_v1_support_push_tasks_redrive_post"];
+        post: operations["redrive_push_tasks"];
         delete?: never;
         options?: never;
         head?: never;
@@ -530,10 +533,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Show
+         * Show a push task with its attempts, the actions of operators, and whether it can be redriven
          * @description Show a push task with its attempts, the actions of operators, and whether it can be redriven.
          */
-        get: operations["show_v1_support_push_tasks__task_id__get"];
+        get: operations["show_push_task"];
         put?: never;
         post?: never;
         delete?: never;
@@ -552,10 +555,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Redrive
+         * Redrive a dead push task
          * @description Redrive a dead push task. 409 if it is not dead or may not be sent any more; `reason` says why.
          */
-        post: operations["redrive_v1_support_push_tasks__task_id__redrive_post"];
+        post: operations["redrive_push_task"];
         delete?: never;
         options?: never;
         head?: never;
@@ -570,10 +573,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List Gates
+         * List the routes, their limiters in all live workers, their cutoffs, and unknown reasons of providers
          * @description List the routes, their limiters in all live workers, their cutoffs, and unknown reasons of providers.
          */
-        get: operations["list_gates_v1_support_gates_get"];
+        get: operations["list_gates"];
         put?: never;
         post?: never;
         delete?: never;
@@ -592,10 +595,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Resume
+         * End a token-error cutoff: its route sends again, and tokens that fail are deactivated again
          * @description End a token-error cutoff: its route sends again, and tokens that fail are deactivated again.
          */
-        post: operations["resume_v1_support_brakes__brake_id__resume_post"];
+        post: operations["resume_brake"];
         delete?: never;
         options?: never;
         head?: never;
@@ -610,10 +613,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Count
+         * Count pushes by the day they were due, by kind, provider and app
          * @description Count pushes by the day they were due, by kind, provider and app.
          */
-        get: operations["count_v1_support_analytics_get"];
+        get: operations["count_pushes"];
         put?: never;
         post?: never;
         delete?: never;
@@ -630,10 +633,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Livez
+         * Answer: the process is alive
          * @description Answer: the process is alive.
          */
-        get: operations["livez_livez_get"];
+        get: operations["check_liveness"];
         put?: never;
         post?: never;
         delete?: never;
@@ -650,12 +653,12 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Readyz
+         * Tell whether the process can accept requests
          * @description Tell whether the process can accept requests. That needs the database and its newest migration, but not Temporal.
          *
          *     The answer comes within 3 seconds.
          */
-        get: operations["readyz_readyz_get"];
+        get: operations["check_readiness"];
         put?: never;
         post?: never;
         delete?: never;
@@ -672,10 +675,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Metrics
+         * Give the metrics of this process, in Prometheus' text format
          * @description Give the metrics of this process, in Prometheus' text format.
          */
-        get: operations["metrics_metrics_get"];
+        get: operations["read_metrics"];
         put?: never;
         post?: never;
         delete?: never;
@@ -696,20 +699,34 @@ export interface components {
             /**
              * From At
              * Format: date-time
+             * @description The start of the days that were counted.
              */
             from_at: string;
             /**
              * To At
              * Format: date-time
+             * @description The end of the days that were counted; not part of them.
              */
             to_at: string;
-            /** Items */
+            /**
+             * Items
+             * @description The counts, the latest day first.
+             */
             items: components["schemas"]["Tally"][];
-            /** Unaccepted */
+            /**
+             * Unaccepted
+             * @description Answers of providers other than acceptance, the most frequent first.
+             */
             unaccepted: components["schemas"]["Unaccepted"][];
-            /** Fates */
+            /**
+             * Fates
+             * @description How pushes ended that were not accepted, the most frequent first.
+             */
             fates: components["schemas"]["EndedPushes"][];
-            /** Next Cursor */
+            /**
+             * Next Cursor
+             * @description Always null: there is one page.
+             */
             next_cursor?: null;
         };
         /**
@@ -717,9 +734,15 @@ export interface components {
          * @description What to change: the goal, the reminders, or both.
          */
         ChangeIn: {
-            /** Ends At */
+            /**
+             * Ends At
+             * @description The goal: when the fast is to end. At most 21 days after its start.
+             */
             ends_at?: string | null;
-            /** Reminder Minutes */
+            /**
+             * Reminder Minutes
+             * @description Minutes before the end at which the user is reminded; 0 is the end itself.
+             */
             reminder_minutes?: number[] | null;
         };
         /**
@@ -727,7 +750,10 @@ export interface components {
          * @description The members of a conversation from now on.
          */
         ConversationIn: {
-            /** Member Ids */
+            /**
+             * Member Ids
+             * @description The user ids of the members, each once.
+             */
             member_ids: string[];
         };
         /**
@@ -735,9 +761,15 @@ export interface components {
          * @description A page of conversations, the newest first.
          */
         ConversationList: {
-            /** Items */
+            /**
+             * Items
+             * @description The items of this page.
+             */
             items: components["schemas"]["ConversationOut"][];
-            /** Next Cursor */
+            /**
+             * Next Cursor
+             * @description Send it as `cursor` to get the next page; null: there is none.
+             */
             next_cursor: string | null;
         };
         /**
@@ -748,6 +780,7 @@ export interface components {
             /**
              * Id
              * Format: uuid
+             * @description Its id.
              */
             id: string;
             /**
@@ -755,11 +788,15 @@ export interface components {
              * @description A list shows the first 20, a single conversation all.
              */
             member_ids: string[];
-            /** Member Count */
+            /**
+             * Member Count
+             * @description How many members there are.
+             */
             member_count: number;
             /**
              * Created At
              * Format: date-time
+             * @description When it was accepted.
              */
             created_at: string;
         };
@@ -768,9 +805,15 @@ export interface components {
          * @description A page of device tokens with their history, the last seen first.
          */
         DeviceList: {
-            /** Items */
+            /**
+             * Items
+             * @description The device tokens with their history, the last seen first.
+             */
             items: components["schemas"]["ShownDevice"][];
-            /** Next Cursor */
+            /**
+             * Next Cursor
+             * @description Send it as `cursor` to get the next page; null: there is none.
+             */
             next_cursor: string | null;
         };
         /**
@@ -778,9 +821,15 @@ export interface components {
          * @description A page of device tokens, the last seen first.
          */
         DeviceTokenList: {
-            /** Items */
+            /**
+             * Items
+             * @description The items of this page.
+             */
             items: components["schemas"]["ShownToken"][];
-            /** Next Cursor */
+            /**
+             * Next Cursor
+             * @description Send it as `cursor` to get the next page; null: there is none.
+             */
             next_cursor: string | null;
         };
         /**
@@ -788,25 +837,70 @@ export interface components {
          * @description Pushes that ended without acceptance.
          */
         EndedPushes: {
+            /** @description The kind of the push. */
             kind: components["schemas"]["Kind"];
+            /** @description The push provider: Apple's APNs or Google's FCM. */
             provider: components["schemas"]["Provider"];
-            /** App Id */
+            /**
+             * App Id
+             * @description Bundle id or package name of the app. null: the default app.
+             */
             app_id: string | null;
+            /** @description The state in which the pushes ended. */
             state: components["schemas"]["TaskState"];
-            /** Reason */
+            /**
+             * Reason
+             * @description A stable word for the reason (docs/support.md); null: none.
+             */
             reason: string | null;
-            /** Count */
+            /**
+             * Count
+             * @description How many there were.
+             */
             count: number;
         };
         /**
          * Environment
          * @description The token space of a device token; FCM has only production.
+         *
+         *     - `production`: Tokens of apps from the store or TestFlight, and all of FCM.
+         *     - `sandbox`: APNs tokens of apps that Xcode installed.
          * @enum {string}
          */
         Environment: "production" | "sandbox";
         /**
          * Event
          * @description What happened.
+         *
+         *     - `registered`: A device token was registered.
+         *     - `reactivated`: A device token became active again.
+         *     - `rotated`: A newer token of the installation replaced it.
+         *     - `transferred`: Another user or installation registered the token.
+         *     - `signed_out`: The installation signed out.
+         *     - `invalidated`: The provider said that the token is dead.
+         *     - `permission_told`: The app reported another permission.
+         *     - `fast_started`: A fast was started.
+         *     - `goal_moved`: The fast's end was moved.
+         *     - `fast_completed`: The fast was ended at its goal or later.
+         *     - `fast_broken`: The fast was ended before its goal.
+         *     - `fast_cancelled`: The fast was cancelled.
+         *     - `withheld`: No push was planned, for any phone or for one.
+         *     - `waits`: A push is not settled; `detail` says what it waits for.
+         *     - `unopened`: A reminder is due, and it has not been processed yet.
+         *     - `planned`: A push was planned.
+         *     - `attempted`: A call to the provider began; with a reason it was not made.
+         *     - `answered`: The provider answered, or did not in time.
+         *     - `accepted`: The provider accepted the push.
+         *     - `opened`: The person tapped the notification.
+         *     - `synced`: The app read the message by sync.
+         *     - `rejected`: The provider refused the push for good.
+         *     - `unregistered`: The provider said that the token is dead.
+         *     - `expired`: The push was no longer useful.
+         *     - `withdrawn`: The push was not sent by decision.
+         *     - `dead`: The push ended without acceptance, and can be redriven.
+         *     - `redriven`: An operator let a dead push be sent again.
+         *     - `test_push`: A test push was sent.
+         *     - `other`: An event that this release does not know.
          * @enum {string}
          */
         Event: "registered" | "reactivated" | "rotated" | "transferred" | "signed_out" | "invalidated" | "permission_told" | "fast_started" | "goal_moved" | "fast_completed" | "fast_broken" | "fast_cancelled" | "withheld" | "waits" | "unopened" | "planned" | "attempted" | "answered" | "accepted" | "opened" | "synced" | "rejected" | "unregistered" | "expired" | "withdrawn" | "dead" | "redriven" | "test_push" | "other";
@@ -815,12 +909,17 @@ export interface components {
          * @description One item of the caller's log.
          */
         ItemOut: {
-            /** Seq */
+            /**
+             * Seq
+             * @description Position in the user's log, from 1 without gaps.
+             */
             seq: number;
+            /** @description The kind of the push. */
             kind: components["schemas"]["Kind"];
             /**
              * Id
              * Format: uuid
+             * @description Its id.
              */
             id: string;
             /**
@@ -832,11 +931,12 @@ export interface components {
             /**
              * Created At
              * Format: date-time
+             * @description When it was accepted.
              */
             created_at: string;
             /**
              * Url
-             * @description Deep link.
+             * @description Deep link, by the link template of the app that asks.
              */
             url: string;
             /**
@@ -844,22 +944,38 @@ export interface components {
              * @description For a message: its position in the conversation.
              */
             number: number | null;
-            /** Sender Id */
+            /**
+             * Sender Id
+             * @description The user who posted the message; null for a reminder.
+             */
             sender_id: string | null;
-            /** Body */
+            /**
+             * Body
+             * @description The text of the message; null for a reminder.
+             */
             body: string | null;
-            /** Reminder Minutes */
+            /**
+             * Reminder Minutes
+             * @description Of a reminder: how many minutes before the end; null for a message.
+             */
             reminder_minutes: number | null;
         };
         /**
          * Kind
          * @description The kind of a push; the phone gets it as `data.kind`.
+         *
+         *     - `reminder`: A fasting session is about to end.
+         *     - `message`: A message in a conversation.
+         *     - `test`: A test push.
          * @enum {string}
          */
         Kind: "reminder" | "message" | "test";
         /**
          * LinkFor
          * @description Where a link is opened.
+         *
+         *     - `app`: For a browser that the app opens at once.
+         *     - `email`: For a mail, opened at any time.
          * @enum {string}
          */
         LinkFor: "app" | "email";
@@ -879,11 +995,15 @@ export interface components {
          * @description A link that opens the user's preferences once. It is a secret: do not log it.
          */
         LinkOut: {
-            /** Url */
+            /**
+             * Url
+             * @description The address to open.
+             */
             url: string;
             /**
              * Expires At
              * Format: date-time
+             * @description When the link stops working.
              */
             expires_at: string;
         };
@@ -903,9 +1023,15 @@ export interface components {
          * @description A page of messages, the latest first.
          */
         MessageList: {
-            /** Items */
+            /**
+             * Items
+             * @description The items of this page.
+             */
             items: components["schemas"]["MessageOut"][];
-            /** Next Cursor */
+            /**
+             * Next Cursor
+             * @description Send it as `cursor` to get the next page; null: there is none.
+             */
             next_cursor: string | null;
         };
         /**
@@ -916,11 +1042,13 @@ export interface components {
             /**
              * Id
              * Format: uuid
+             * @description Its id.
              */
             id: string;
             /**
              * Conversation Id
              * Format: uuid
+             * @description Id of the conversation; of a reminder: the id of its fasting session.
              */
             conversation_id: string;
             /**
@@ -928,19 +1056,31 @@ export interface components {
              * @description Position in the conversation, from 1.
              */
             number: number;
-            /** Sender Id */
+            /**
+             * Sender Id
+             * @description The user who posted the message.
+             */
             sender_id: string;
-            /** Body */
+            /**
+             * Body
+             * @description The text of the message.
+             */
             body: string;
             /**
              * Created At
              * Format: date-time
+             * @description When it was accepted.
              */
             created_at: string;
         };
         /**
          * Permission
          * @description Whether a phone's system lets the app show notifications, as of its last registration.
+         *
+         *     - `undetermined`: The person was not asked yet.
+         *     - `granted`: The person allowed notifications.
+         *     - `provisional`: iOS shows them quietly, without having asked.
+         *     - `denied`: The person switched notifications off.
          * @enum {string}
          */
         Permission: "undetermined" | "granted" | "provisional" | "denied";
@@ -951,6 +1091,7 @@ export interface components {
         PreferencesBody: {
             /**
              * Reminders
+             * @description Whether the user wants reminders.
              * @default true
              */
             reminders: boolean;
@@ -964,13 +1105,21 @@ export interface components {
             reminder_minutes: number[];
             /**
              * Messages
+             * @description Whether the user wants pushes for messages.
              * @default true
              */
             messages: boolean;
-            /** @default full */
+            /**
+             * @description How much of a reminder a notification shows.
+             * @default full
+             */
             reminder_preview: components["schemas"]["Preview"];
-            /** @default generic */
+            /**
+             * @description How much of a message a notification shows.
+             * @default generic
+             */
             message_preview: components["schemas"]["Preview"];
+            /** @description A daily span of local time in which phones stay silent; null: none. */
             quiet_hours?: components["schemas"]["QuietHoursBody"] | null;
             /**
              * Rev
@@ -983,14 +1132,26 @@ export interface components {
          * @description The stored preferences.
          */
         PreferencesOut: {
-            /** Reminders */
+            /**
+             * Reminders
+             * @description Whether the user wants reminders.
+             */
             reminders: boolean;
-            /** Reminder Minutes */
+            /**
+             * Reminder Minutes
+             * @description Minutes before the end at which the user is reminded; 0 is the end itself.
+             */
             reminder_minutes: number[];
-            /** Messages */
+            /**
+             * Messages
+             * @description Whether the user wants pushes for messages.
+             */
             messages: boolean;
+            /** @description How much of a reminder a notification shows. */
             reminder_preview: components["schemas"]["Preview"];
+            /** @description How much of a message a notification shows. */
             message_preview: components["schemas"]["Preview"];
+            /** @description A daily span of local time in which phones stay silent; null: none. */
             quiet_hours: components["schemas"]["QuietHoursOut"] | null;
             /**
              * Rev
@@ -1003,17 +1164,26 @@ export interface components {
          * @description What to change. A field that is left out stays. `quiet_hours: null` removes the quiet hours.
          */
         PreferencesPatch: {
-            /** Reminders */
+            /**
+             * Reminders
+             * @description Whether the user wants reminders.
+             */
             reminders?: boolean;
             /**
              * Reminder Minutes
              * @description Minutes before the end, each at most once.
              */
             reminder_minutes?: number[];
-            /** Messages */
+            /**
+             * Messages
+             * @description Whether the user wants pushes for messages.
+             */
             messages?: boolean;
+            /** @description How much of a reminder a notification shows. */
             reminder_preview?: components["schemas"]["Preview"];
+            /** @description How much of a message a notification shows. */
             message_preview?: components["schemas"]["Preview"];
+            /** @description A daily span of local time in which phones stay silent; null: none. */
             quiet_hours?: components["schemas"]["QuietHoursPatch"] | null;
             /**
              * Rev
@@ -1024,12 +1194,18 @@ export interface components {
         /**
          * Preview
          * @description How much a lock screen shows.
+         *
+         *     - `full`: The whole text.
+         *     - `generic`: Only that there is something.
          * @enum {string}
          */
         Preview: "full" | "generic";
         /**
          * Provider
          * @description A push provider.
+         *
+         *     - `apns`: Apple Push Notification service.
+         *     - `fcm`: Firebase Cloud Messaging.
          * @enum {string}
          */
         Provider: "apns" | "fcm";
@@ -1040,11 +1216,13 @@ export interface components {
         QuietHoursBody: {
             /**
              * Starts
+             * @description Local time at which the quiet hours start.
              * @example 22:00
              */
             starts: string;
             /**
              * Ends
+             * @description Local time at which the quiet hours end; not part of them. Before `starts`: on the next day.
              * @example 22:00
              */
             ends: string;
@@ -1065,16 +1243,22 @@ export interface components {
         QuietHoursOut: {
             /**
              * Starts
+             * @description Local time at which the quiet hours start.
              * @example 22:00
              */
             starts: string;
             /**
              * Ends
+             * @description Local time at which the quiet hours end; not part of them. Before `starts`: on the next day.
              * @example 22:00
              */
             ends: string;
-            /** Time Zone */
+            /**
+             * Time Zone
+             * @description IANA name of the time zone; null: that of each phone.
+             */
             time_zone: string | null;
+            /** @description `silent`: pushes are shown without sound or light. `withhold`: they are not sent. */
             mode: components["schemas"]["QuietMode"];
         };
         /**
@@ -1084,11 +1268,13 @@ export interface components {
         QuietHoursPatch: {
             /**
              * Starts
+             * @description Local time at which the quiet hours start.
              * @example 22:00
              */
             starts?: string;
             /**
              * Ends
+             * @description Local time at which the quiet hours end; not part of them. Before `starts`: on the next day.
              * @example 22:00
              */
             ends?: string;
@@ -1105,6 +1291,9 @@ export interface components {
         /**
          * QuietMode
          * @description What happens to a push in quiet hours.
+         *
+         *     - `silent`: Pushes are shown without sound or light.
+         *     - `withhold`: Pushes are not sent.
          * @enum {string}
          */
         QuietMode: "silent" | "withhold";
@@ -1113,7 +1302,10 @@ export interface components {
          * @description Whether requests can be accepted.
          */
         Readiness: {
-            /** Database */
+            /**
+             * Database
+             * @description Whether the database is ready.
+             */
             database: boolean;
             /**
              * Cause
@@ -1126,23 +1318,41 @@ export interface components {
          * @description Which dead push tasks to redrive.
          */
         RedriveIn: {
+            /** @description The push provider: Apple's APNs or Google's FCM. */
             provider?: components["schemas"]["Provider"] | null;
-            /** App Id */
+            /**
+             * App Id
+             * @description Bundle id or package name of the app. null: the default app.
+             */
             app_id?: string | null;
+            /** @description The token space of the device token. FCM has only `production`. */
             environment?: components["schemas"]["Environment"] | null;
+            /** @description The kind of the push. */
             kind?: components["schemas"]["Kind"] | null;
             /**
              * Reason
              * @description `last_reason`, an exact match.
              */
             reason?: string | null;
-            /** User Id */
+            /**
+             * User Id
+             * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
+             */
             user_id?: string | null;
-            /** Conversation Id */
+            /**
+             * Conversation Id
+             * @description Id of the conversation; of a reminder: the id of its fasting session.
+             */
             conversation_id?: string | null;
-            /** Message Id */
+            /**
+             * Message Id
+             * @description Id of the message. The sender chooses it, so that a repeat is harmless.
+             */
             message_id?: string | null;
-            /** Due From */
+            /**
+             * Due From
+             * @description Only pushes due at this instant or later.
+             */
             due_from?: string | null;
             /**
              * Due To
@@ -1166,13 +1376,22 @@ export interface components {
          * @description The result of a redrive by filter.
          */
         Redriven: {
-            /** Redriven */
+            /**
+             * Redriven
+             * @description How many push tasks were redriven.
+             */
             redriven: number;
-            /** Withheld */
+            /**
+             * Withheld
+             * @description How many stayed dead, by reason.
+             */
             withheld: {
                 [key: string]: number;
             };
-            /** Limit Reached */
+            /**
+             * Limit Reached
+             * @description Whether there may be more.
+             */
             limit_reached: boolean;
         };
         /**
@@ -1180,13 +1399,25 @@ export interface components {
          * @description Pushes whose token was refused, or that were refused because of our error, and their users.
          */
         Refusals: {
-            /** Pushes */
+            /**
+             * Pushes
+             * @description How many pushes were refused.
+             */
             pushes: number;
-            /** Users */
+            /**
+             * Users
+             * @description How many users have such pushes.
+             */
             users: number;
-            /** Largest User Id */
+            /**
+             * Largest User Id
+             * @description The user with the most of these pushes.
+             */
             largest_user_id: string;
-            /** Largest Pushes */
+            /**
+             * Largest Pushes
+             * @description How many of the pushes are of that user.
+             */
             largest_pushes: number;
         };
         /**
@@ -1194,12 +1425,22 @@ export interface components {
          * @description What an app sends after each sign-in and whenever its token changes.
          */
         RegistrationIn: {
+            /** @description The push provider: Apple's APNs or Google's FCM. */
             provider: components["schemas"]["Provider"];
-            /** Token */
+            /**
+             * Token
+             * @description The device token that the system gave the app: hexadecimal for APNs, text for FCM.
+             */
             token: string;
-            /** @default production */
+            /**
+             * @description The token space of the device token. FCM has only `production`.
+             * @default production
+             */
             environment: components["schemas"]["Environment"];
-            /** App Id */
+            /**
+             * App Id
+             * @description Bundle id or package name of the app. null: the default app.
+             */
             app_id?: string | null;
             /**
              * Locale
@@ -1231,6 +1472,11 @@ export interface components {
              */
             sign_out_digest?: string | null;
             /**
+             * Sequence
+             * @description A number that grows with each registration that the app sends with the same `sign_out_digest`. One that arrives after a higher one changes nothing.
+             */
+            sequence?: number | null;
+            /**
              * Former Ticket
              * @description Ticket of the user who was signed in here before, if their sign-out was not sent yet.
              */
@@ -1246,18 +1492,34 @@ export interface components {
          * @description One reminder of a session.
          */
         ReminderOut: {
-            /** Minutes */
+            /**
+             * Minutes
+             * @description Minutes before the end.
+             */
             minutes: number;
             /**
              * Due At
              * Format: date-time
+             * @description When the reminder is due.
              */
             due_at: string;
+            /** @description The state of the reminder. */
             state: components["schemas"]["ReminderState"];
         };
         /**
          * ReminderState
          * @description The state of one reminder of a session in the API.
+         *
+         *     - `scheduled`: It is not due yet.
+         *     - `skipped`: It was past when it was set.
+         *     - `due`: It is due, and no provider has accepted it yet.
+         *     - `sent`: A provider accepted it for at least one phone.
+         *     - `withdrawn`: It was not sent: the fast had ended, it was not wanted, or there was no phone.
+         *     - `dead`: It was not accepted in time.
+         *     - `rejected`: The providers refused it.
+         *     - `expired`: It was no longer useful before a provider accepted it.
+         *     - `unregistered`: The token of each phone is dead.
+         *     - `past`: It was long ago, and what became of it is deleted.
          * @enum {string}
          */
         ReminderState: "scheduled" | "skipped" | "due" | "sent" | "withdrawn" | "dead" | "rejected" | "expired" | "unregistered" | "past";
@@ -1266,9 +1528,15 @@ export interface components {
          * @description A page of sessions, the latest started first.
          */
         SessionList: {
-            /** Items */
+            /**
+             * Items
+             * @description The items of this page.
+             */
             items: components["schemas"]["SessionOut"][];
-            /** Next Cursor */
+            /**
+             * Next Cursor
+             * @description Send it as `cursor` to get the next page; null: there is none.
+             */
             next_cursor: string | null;
         };
         /**
@@ -1279,23 +1547,43 @@ export interface components {
             /**
              * Id
              * Format: uuid
+             * @description Its id.
              */
             id: string;
             /**
              * Started At
              * Format: date-time
+             * @description When the fast starts or started.
              */
             started_at: string;
             /**
              * Ends At
              * Format: date-time
+             * @description The goal: when the fast is to end. At most 21 days after its start.
              */
             ends_at: string;
+            /** @description `active`, or how the fast finished. */
             status: components["schemas"]["SessionStatus"];
-            /** Ended At */
+            /**
+             * Ended At
+             * @description When the fast was ended or cancelled; null while it is active.
+             */
             ended_at: string | null;
-            /** Reminders */
+            /**
+             * Reminders
+             * @description The reminders, in order of time.
+             */
             reminders: components["schemas"]["ReminderOut"][];
+            /**
+             * Labels
+             * @description As given at the start.
+             * @example {
+             *       "name": "Assam"
+             *     }
+             */
+            labels: {
+                [key: string]: string;
+            };
             /**
              * Rev
              * @description Increases with each change.
@@ -1305,6 +1593,11 @@ export interface components {
         /**
          * SessionStatus
          * @description The status of a fasting session; every one but ACTIVE is final.
+         *
+         *     - `active`: The fast has not been ended or cancelled.
+         *     - `completed`: It was ended at its goal or later.
+         *     - `broken`: It was ended before its goal.
+         *     - `cancelled`: It was cancelled.
          * @enum {string}
          */
         SessionStatus: "active" | "completed" | "broken" | "cancelled";
@@ -1316,13 +1609,23 @@ export interface components {
             /**
              * At
              * Format: date-time
+             * @description When it happened.
              */
             at: string;
-            /** Actor */
+            /**
+             * Actor
+             * @description The `sub` of the operator who did it.
+             */
             actor: string;
-            /** Action */
+            /**
+             * Action
+             * @description What was done.
+             */
             action: string;
-            /** Detail */
+            /**
+             * Detail
+             * @description What the operator saw when they did it.
+             */
             detail: {
                 [key: string]: unknown;
             };
@@ -1332,20 +1635,36 @@ export interface components {
          * @description One provider call.
          */
         ShownAttempt: {
-            /** Number */
+            /**
+             * Number
+             * @description Counts the attempts from 1.
+             */
             number: number;
             /**
              * Started At
              * Format: date-time
+             * @description When the call was begun.
              */
             started_at: string;
-            /** Outcome */
+            /**
+             * Outcome
+             * @description How the call ended: `accepted`, `rejected`, `unregistered`, `throttled`, `unavailable` or `unknown`; null while it is under way.
+             */
             outcome: string | null;
-            /** Reason */
+            /**
+             * Reason
+             * @description A stable word for the reason (docs/support.md); null: none.
+             */
             reason: string | null;
-            /** Latency Ms */
+            /**
+             * Latency Ms
+             * @description How long the provider took to answer, in milliseconds; null without an answer.
+             */
             latency_ms: number | null;
-            /** Provider Id */
+            /**
+             * Provider Id
+             * @description The provider's id of the push: `apns-id`, or the name of FCM's message; null: none.
+             */
             provider_id: string | null;
         };
         /**
@@ -1356,22 +1675,39 @@ export interface components {
             /**
              * Id
              * Format: uuid
+             * @description Its id.
              */
             id: string;
-            /** Reason */
+            /**
+             * Reason
+             * @description The most frequent reason of the refused tokens.
+             */
             reason: string;
-            /** Token Errors */
+            /**
+             * Token Errors
+             * @description How many users' tokens were refused.
+             */
             token_errors: number;
-            /** Answers */
+            /**
+             * Answers
+             * @description How many users' pushes were answered.
+             */
             answers: number;
             /**
              * Engaged At
              * Format: date-time
+             * @description When the route was stopped.
              */
             engaged_at: string;
-            /** Resumed At */
+            /**
+             * Resumed At
+             * @description When an operator let the route send again; null: not yet.
+             */
             resumed_at: string | null;
-            /** Resumed By */
+            /**
+             * Resumed By
+             * @description The `sub` of that operator.
+             */
             resumed_by: string | null;
         };
         /**
@@ -1382,47 +1718,87 @@ export interface components {
             /**
              * Id
              * Format: uuid
+             * @description Its id.
              */
             id: string;
             /**
              * Installation Id
              * Format: uuid
+             * @description One app on one phone. The app makes this UUID once, at its first start, and keeps it.
              */
             installation_id: string;
+            /** @description The push provider: Apple's APNs or Google's FCM. */
             provider: components["schemas"]["Provider"];
-            /** App Id */
+            /**
+             * App Id
+             * @description Bundle id or package name of the app. null: the default app.
+             */
             app_id: string | null;
+            /** @description The token space of the device token. FCM has only `production`. */
             environment: components["schemas"]["Environment"];
-            /** Token */
+            /**
+             * Token
+             * @description The last 6 characters of the device token; nothing of a very short one.
+             */
             token: string;
-            /** Active */
+            /**
+             * Active
+             * @description Whether pushes are sent to this token.
+             */
             active: boolean;
-            /** Inactive Reason */
+            /**
+             * Inactive Reason
+             * @description Why the token is not active; null while it is.
+             */
             inactive_reason: string | null;
-            /** Refresh Required */
+            /**
+             * Refresh Required
+             * @description Whether the app should get its token from the system and register it again.
+             */
             refresh_required: boolean;
             /**
              * Registered At
              * Format: date-time
+             * @description When this token was registered.
              */
             registered_at: string;
             /**
              * Last Seen At
              * Format: date-time
+             * @description When the installation last registered.
              */
             last_seen_at: string;
-            /** Locale */
+            /**
+             * Locale
+             * @description Locale of the app, as BCP 47 writes it; null if it is not known.
+             */
             locale: string | null;
-            /** Time Zone */
+            /**
+             * Time Zone
+             * @description IANA name of the phone's time zone; null if it is not known.
+             */
             time_zone: string | null;
-            /** App Version */
+            /**
+             * App Version
+             * @description The app's version.
+             */
             app_version: string | null;
-            /** Os Version */
+            /**
+             * Os Version
+             * @description Version of the phone's system.
+             */
             os_version: string | null;
+            /** @description Whether the system lets the app show notifications, by its last registration; null: not reported. */
             permission: components["schemas"]["Permission"] | null;
-            /** Has Public Key */
+            /**
+             * Has Public Key
+             * @description Whether texts can be encrypted for this installation.
+             */
             has_public_key: boolean;
-            /** History */
+            /**
+             * History
+             * @description What happened to the token: the latest first, at most 50.
+             */
             history: components["schemas"]["ShownTokenEvent"][];
         };
         /**
@@ -1433,24 +1809,44 @@ export interface components {
             /**
              * Worker Id
              * Format: uuid
+             * @description Id of the worker process.
              */
             worker_id: string;
             /**
              * Seen At
              * Format: date-time
+             * @description When the worker last reported.
              */
             seen_at: string;
-            /** State */
+            /**
+             * State
+             * @description `closed`: calls pass, as in an electric circuit. `open`: none do. `half_open`: one call is tried. `braked`: a token-error cutoff stops the route.
+             */
             state: string;
-            /** Reason */
+            /**
+             * Reason
+             * @description Why the limiter is not closed; null while it is.
+             */
             reason: string | null;
-            /** Until */
+            /**
+             * Until
+             * @description While `open`: the earliest next call.
+             */
             until: string | null;
-            /** Waiting */
+            /**
+             * Waiting
+             * @description Pushes that wait for this limiter.
+             */
             waiting: number;
-            /** In Flight */
+            /**
+             * In Flight
+             * @description Calls without an answer yet.
+             */
             in_flight: number;
-            /** Rate */
+            /**
+             * Rate
+             * @description Calls per second that this worker may make; null: no limit.
+             */
             rate: number | null;
         };
         /**
@@ -1458,11 +1854,20 @@ export interface components {
          * @description All routes, and unknown answers on them; both are few, so there is one page.
          */
         ShownGates: {
-            /** Items */
+            /**
+             * Items
+             * @description The routes: a provider, an app and an environment.
+             */
             items: components["schemas"]["ShownRoute"][];
-            /** Unknown Refusals */
+            /**
+             * Unknown Refusals
+             * @description Answers of providers that Fastbell does not know.
+             */
             unknown_refusals: components["schemas"]["ShownRefusal"][];
-            /** Next Cursor */
+            /**
+             * Next Cursor
+             * @description Always null: there is one page.
+             */
             next_cursor?: null;
         };
         /**
@@ -1470,16 +1875,27 @@ export interface components {
          * @description An answer of a provider that no table of ours has.
          */
         ShownRefusal: {
+            /** @description The push provider: Apple's APNs or Google's FCM. */
             provider: components["schemas"]["Provider"];
-            /** Status */
+            /**
+             * Status
+             * @description The HTTP status; 0 with the reason `others` for those that are not counted one by one.
+             */
             status: number;
-            /** Reason */
+            /**
+             * Reason
+             * @description A stable word for the reason (docs/support.md); null: none.
+             */
             reason: string;
-            /** Count */
+            /**
+             * Count
+             * @description How many there were.
+             */
             count: number;
             /**
              * Last At
              * Format: date-time
+             * @description When it last occurred.
              */
             last_at: string;
         };
@@ -1488,13 +1904,23 @@ export interface components {
          * @description One route, as all workers see it.
          */
         ShownRoute: {
+            /** @description The push provider: Apple's APNs or Google's FCM. */
             provider: components["schemas"]["Provider"];
-            /** App Id */
+            /**
+             * App Id
+             * @description Bundle id or package name of the app. null: the default app.
+             */
             app_id: string | null;
+            /** @description The token space of the device token. FCM has only `production`. */
             environment: components["schemas"]["Environment"];
+            /** @description The token-error cutoff that stops this route; null: none. */
             brake: components["schemas"]["ShownBrake"] | null;
-            /** Workers */
+            /**
+             * Workers
+             * @description The route's limiter in each worker that is alive.
+             */
             workers: components["schemas"]["ShownGate"][];
+            /** @description Pushes of the last 15 minutes that were refused; null: none. */
             errors?: components["schemas"]["Refusals"] | null;
         };
         /**
@@ -1505,70 +1931,124 @@ export interface components {
             /**
              * Task Id
              * Format: uuid
+             * @description Id of the push task; the phone gets it in the push's data.
              */
             task_id: string;
+            /** @description The state of the push task. */
             state: components["schemas"]["TaskState"];
-            /** Last Reason */
+            /**
+             * Last Reason
+             * @description The last reason that a provider or Fastbell gave; null: none.
+             */
             last_reason: string | null;
+            /** @description The kind of the push. */
             kind: components["schemas"]["Kind"];
-            /** User Id */
+            /**
+             * User Id
+             * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
+             */
             user_id: string;
             /**
              * Installation Id
              * Format: uuid
+             * @description One app on one phone. The app makes this UUID once, at its first start, and keeps it.
              */
             installation_id: string;
+            /** @description The push provider: Apple's APNs or Google's FCM. */
             provider: components["schemas"]["Provider"];
-            /** App Id */
+            /**
+             * App Id
+             * @description Bundle id or package name of the app. null: the default app.
+             */
             app_id: string | null;
+            /** @description The token space of the device token. FCM has only `production`. */
             environment: components["schemas"]["Environment"];
-            /** Token */
+            /**
+             * Token
+             * @description The last 6 characters of the device token; nothing of a very short one.
+             */
             token: string;
             /**
              * Conversation Id
              * Format: uuid
+             * @description Id of the conversation; of a reminder: the id of its fasting session.
              */
             conversation_id: string;
             /**
              * Message Id
              * Format: uuid
+             * @description Id of the message. The sender chooses it, so that a repeat is harmless.
              */
             message_id: string;
-            /** Reminder Minutes */
+            /**
+             * Reminder Minutes
+             * @description Of a reminder: how many minutes before the end; null for others.
+             */
             reminder_minutes: number | null;
             /**
              * Due At
              * Format: date-time
+             * @description When the push is due.
              */
             due_at: string;
             /**
              * Expires At
              * Format: date-time
+             * @description When the push is no longer useful; it is not sent afterwards.
              */
             expires_at: string;
-            /** Attempt Count */
+            /**
+             * Attempt Count
+             * @description How many calls to the provider were begun.
+             */
             attempt_count: number;
-            /** Next Attempt At */
+            /**
+             * Next Attempt At
+             * @description When the next attempt is planned; null: none is.
+             */
             next_attempt_at: string | null;
             /**
              * Created At
              * Format: date-time
+             * @description When the push task was planned.
              */
             created_at: string;
-            /** Accepted At */
+            /**
+             * Accepted At
+             * @description When the provider accepted the push; null if it did not. That the phone showed it is not known.
+             */
             accepted_at: string | null;
-            /** Opened At */
+            /**
+             * Opened At
+             * @description When the person tapped the notification; null: not yet.
+             */
             opened_at: string | null;
-            /** Synced At */
+            /**
+             * Synced At
+             * @description When the app's sync acknowledged the message; null: not yet.
+             */
             synced_at: string | null;
-            /** Held Up By */
+            /**
+             * Held Up By
+             * @description The last reason why the push was not sent or accepted at once; null: none.
+             */
             held_up_by: string | null;
-            /** Accepted To Synced Seconds */
+            /**
+             * Accepted To Synced Seconds
+             * @description Seconds from acceptance to the app's sync; null unless both happened.
+             */
             accepted_to_synced_seconds: number | null;
-            /** Redrive Refused */
+            /**
+             * Redrive Refused
+             * @description Why a redrive would be refused now; null: it would not.
+             */
             redrive_refused: string | null;
+            /** @description Whether the system lets the app show notifications, by its last registration; null: not reported. */
             permission: components["schemas"]["Permission"] | null;
-            /** Permission Told At */
+            /**
+             * Permission Told At
+             * @description When the app reported `permission`; the person may have changed it since.
+             */
             permission_told_at: string | null;
         };
         /**
@@ -1576,9 +2056,15 @@ export interface components {
          * @description A page of push tasks, the latest due first.
          */
         ShownTaskList: {
-            /** Items */
+            /**
+             * Items
+             * @description The items of this page.
+             */
             items: components["schemas"]["ShownTask"][];
-            /** Next Cursor */
+            /**
+             * Next Cursor
+             * @description Send it as `cursor` to get the next page; null: there is none.
+             */
             next_cursor: string | null;
         };
         /**
@@ -1589,31 +2075,55 @@ export interface components {
             /**
              * Test Push Id
              * Format: uuid
+             * @description Id of the test push.
              */
             test_push_id: string;
-            /** User Id */
+            /**
+             * User Id
+             * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
+             */
             user_id: string;
-            /** Sent By */
+            /**
+             * Sent By
+             * @description The `sub` of who sent it.
+             */
             sent_by: string;
-            /** Validate Only */
+            /**
+             * Validate Only
+             * @description Whether the provider only checked the push.
+             */
             validate_only: boolean;
             /**
              * Created At
              * Format: date-time
+             * @description When the test push was sent.
              */
             created_at: string;
             /**
              * Expires At
              * Format: date-time
+             * @description When the push is no longer useful; it is not sent afterwards.
              */
             expires_at: string;
-            /** Is Settled */
+            /**
+             * Is Settled
+             * @description Whether all pushes are final.
+             */
             is_settled: boolean;
-            /** Items */
+            /**
+             * Items
+             * @description One item for each phone.
+             */
             items: components["schemas"]["TestedPhone"][];
-            /** Skipped */
+            /**
+             * Skipped
+             * @description The installations that were left out: Apple cannot check a push without sending it.
+             */
             skipped: string[];
-            /** Next Cursor */
+            /**
+             * Next Cursor
+             * @description Always null: there is one page.
+             */
             next_cursor?: null;
         };
         /**
@@ -1624,45 +2134,82 @@ export interface components {
             /**
              * Id
              * Format: uuid
+             * @description Its id.
              */
             id: string;
             /**
              * Installation Id
              * Format: uuid
+             * @description One app on one phone. The app makes this UUID once, at its first start, and keeps it.
              */
             installation_id: string;
+            /** @description The push provider: Apple's APNs or Google's FCM. */
             provider: components["schemas"]["Provider"];
-            /** App Id */
+            /**
+             * App Id
+             * @description Bundle id or package name of the app. null: the default app.
+             */
             app_id: string | null;
+            /** @description The token space of the device token. FCM has only `production`. */
             environment: components["schemas"]["Environment"];
-            /** Token */
+            /**
+             * Token
+             * @description The last 6 characters of the device token; nothing of a very short one.
+             */
             token: string;
-            /** Active */
+            /**
+             * Active
+             * @description Whether pushes are sent to this token.
+             */
             active: boolean;
-            /** Inactive Reason */
+            /**
+             * Inactive Reason
+             * @description Why the token is not active; null while it is.
+             */
             inactive_reason: string | null;
-            /** Refresh Required */
+            /**
+             * Refresh Required
+             * @description Whether the app should get its token from the system and register it again.
+             */
             refresh_required: boolean;
             /**
              * Registered At
              * Format: date-time
+             * @description When this token was registered.
              */
             registered_at: string;
             /**
              * Last Seen At
              * Format: date-time
+             * @description When the installation last registered.
              */
             last_seen_at: string;
-            /** Locale */
+            /**
+             * Locale
+             * @description Locale of the app, as BCP 47 writes it; null if it is not known.
+             */
             locale: string | null;
-            /** Time Zone */
+            /**
+             * Time Zone
+             * @description IANA name of the phone's time zone; null if it is not known.
+             */
             time_zone: string | null;
-            /** App Version */
+            /**
+             * App Version
+             * @description The app's version.
+             */
             app_version: string | null;
-            /** Os Version */
+            /**
+             * Os Version
+             * @description Version of the phone's system.
+             */
             os_version: string | null;
+            /** @description Whether the system lets the app show notifications, by its last registration; null: not reported. */
             permission: components["schemas"]["Permission"] | null;
-            /** Has Public Key */
+            /**
+             * Has Public Key
+             * @description Whether texts can be encrypted for this installation.
+             */
             has_public_key: boolean;
         };
         /**
@@ -1673,11 +2220,18 @@ export interface components {
             /**
              * At
              * Format: date-time
+             * @description When it happened.
              */
             at: string;
-            /** Event */
+            /**
+             * Event
+             * @description `registered`, `reactivated`, `rotated`, `transferred`, `signed_out`, `invalidated` or `permission_told`.
+             */
             event: string;
-            /** Reason */
+            /**
+             * Reason
+             * @description Of `invalidated`: the provider's reason. Of `signed_out`: `too_many_installations`, or null. Of `permission_told`: the permission.
+             */
             reason: string | null;
         };
         /**
@@ -1688,6 +2242,7 @@ export interface components {
             /**
              * Installation Id
              * Format: uuid
+             * @description One app on one phone. The app makes this UUID once, at its first start, and keeps it.
              */
             installation_id: string;
             /**
@@ -1704,26 +2259,43 @@ export interface components {
             /**
              * Ends At
              * Format: date-time
+             * @description The goal: when the fast is to end. At most 21 days after its start.
              */
             ends_at: string;
-            /** Started At */
+            /**
+             * Started At
+             * @description When the fast starts. Default: now. At most 24 hours ahead.
+             */
             started_at?: string | null;
-            /** Reminder Minutes */
+            /**
+             * Reminder Minutes
+             * @description Minutes before the end at which the user is reminded; 0 is the end itself.
+             */
             reminder_minutes?: number[] | null;
+            /** Labels */
+            labels?: {
+                [key: string]: string;
+            } | null;
         };
         /**
          * SyncOut
          * @description The items after the cursor.
          */
         SyncOut: {
-            /** Items */
+            /**
+             * Items
+             * @description The items of this page.
+             */
             items: components["schemas"]["ItemOut"][];
             /**
              * Next Cursor
              * @description Send it as `after` next time. That also acknowledges these items.
              */
             next_cursor: number;
-            /** Has More */
+            /**
+             * Has More
+             * @description Whether more items follow.
+             */
             has_more: boolean;
             /**
              * Refresh Required
@@ -1739,32 +2311,70 @@ export interface components {
             /**
              * Day
              * Format: date
+             * @description The UTC day on which the pushes were due.
              */
             day: string;
+            /** @description The kind of the push. */
             kind: components["schemas"]["Kind"];
+            /** @description The push provider: Apple's APNs or Google's FCM. */
             provider: components["schemas"]["Provider"];
-            /** App Id */
+            /**
+             * App Id
+             * @description Bundle id or package name of the app. null: the default app.
+             */
             app_id: string | null;
-            /** Pushes */
+            /**
+             * Pushes
+             * @description How many pushes were planned.
+             */
             pushes: number;
-            /** Attempts */
+            /**
+             * Attempts
+             * @description How many calls to the provider were begun.
+             */
             attempts: number;
-            /** Accepted */
+            /**
+             * Accepted
+             * @description How many the provider accepted.
+             */
             accepted: number;
-            /** Opened */
+            /**
+             * Opened
+             * @description How many of those accepted were tapped.
+             */
             opened: number;
-            /** Synced */
+            /**
+             * Synced
+             * @description How many of those accepted were read by the app's sync.
+             */
             synced: number;
-            /** Pending */
+            /**
+             * Pending
+             * @description How many are not settled.
+             */
             pending: number;
-            /** Dead */
+            /**
+             * Dead
+             * @description How many ended without acceptance, and can be redriven.
+             */
             dead: number;
-            /** Withdrawn */
+            /**
+             * Withdrawn
+             * @description How many were not sent by decision, which is no failure.
+             */
             withdrawn: number;
         };
         /**
          * TaskState
          * @description The state of a push task; every state but PENDING is final.
+         *
+         *     - `pending`: Not settled: it waits, or it is being sent.
+         *     - `accepted`: The provider accepted it.
+         *     - `rejected`: The provider refused it for good.
+         *     - `unregistered`: The provider said that the token is dead.
+         *     - `expired`: It was no longer useful.
+         *     - `withdrawn`: It was not sent by decision.
+         *     - `dead`: It ended without acceptance, and can be redriven.
          * @enum {string}
          */
         TaskState: "pending" | "accepted" | "rejected" | "unregistered" | "expired" | "withdrawn" | "dead";
@@ -1793,33 +2403,65 @@ export interface components {
             /**
              * Task Id
              * Format: uuid
+             * @description Id of the push task; the phone gets it in the push's data.
              */
             task_id: string;
             /**
              * Installation Id
              * Format: uuid
+             * @description One app on one phone. The app makes this UUID once, at its first start, and keeps it.
              */
             installation_id: string;
+            /** @description The push provider: Apple's APNs or Google's FCM. */
             provider: components["schemas"]["Provider"];
-            /** App Id */
+            /**
+             * App Id
+             * @description Bundle id or package name of the app. null: the default app.
+             */
             app_id: string | null;
+            /** @description The token space of the device token. FCM has only `production`. */
             environment: components["schemas"]["Environment"];
-            /** Token */
+            /**
+             * Token
+             * @description The last 6 characters of the device token; nothing of a very short one.
+             */
             token: string;
+            /** @description The state of the push task. */
             state: components["schemas"]["TaskState"];
-            /** Reason */
+            /**
+             * Reason
+             * @description A stable word for the reason (docs/support.md); null: none.
+             */
             reason: string | null;
-            /** Text */
+            /**
+             * Text
+             * @description The same in words that can be read out.
+             */
             text: string;
-            /** Attempt Count */
+            /**
+             * Attempt Count
+             * @description How many calls to the provider were begun.
+             */
             attempt_count: number;
-            /** Next Attempt At */
+            /**
+             * Next Attempt At
+             * @description When the next attempt is planned; null: none is.
+             */
             next_attempt_at: string | null;
-            /** Accepted At */
+            /**
+             * Accepted At
+             * @description When the provider accepted the push; null if it did not. That the phone showed it is not known.
+             */
             accepted_at: string | null;
-            /** Settled At */
+            /**
+             * Settled At
+             * @description When the push became final; null: not yet.
+             */
             settled_at: string | null;
-            /** Opened At */
+            /**
+             * Opened At
+             * @description When the person tapped the notification; null: not yet.
+             */
             opened_at: string | null;
         };
         /**
@@ -1829,11 +2471,20 @@ export interface components {
          *     `present` is filled on the first page: one item for each push that is not settled, with what it waits for.
          */
         Timeline: {
-            /** Present */
+            /**
+             * Present
+             * @description On the first page: one item for each push that is not settled, with what it waits for.
+             */
             present: components["schemas"]["TimelineItem"][];
-            /** Items */
+            /**
+             * Items
+             * @description The items of this page.
+             */
             items: components["schemas"]["TimelineItem"][];
-            /** Next Cursor */
+            /**
+             * Next Cursor
+             * @description Send it as `cursor` to get the next page; null: there is none.
+             */
             next_cursor: string | null;
         };
         /**
@@ -1844,30 +2495,58 @@ export interface components {
             /**
              * Id
              * Format: uuid
+             * @description Its id.
              */
             id: string;
             /**
              * At
              * Format: date-time
+             * @description When it happened.
              */
             at: string;
+            /** @description What happened. */
             event: components["schemas"]["Event"];
-            /** Text */
+            /**
+             * Text
+             * @description The same in words that can be read out.
+             */
             text: string;
-            /** Session Id */
+            /**
+             * Session Id
+             * @description The fasting session that it is about; null: none.
+             */
             session_id: string | null;
-            /** Conversation Id */
+            /**
+             * Conversation Id
+             * @description The conversation that it is about; null: none.
+             */
             conversation_id: string | null;
-            /** Message Id */
+            /**
+             * Message Id
+             * @description The message that it is about; null: none.
+             */
             message_id: string | null;
-            /** Task Id */
+            /**
+             * Task Id
+             * @description The push task that it is about; null: none.
+             */
             task_id: string | null;
-            /** Installation Id */
+            /**
+             * Installation Id
+             * @description The installation that it is about; null: none.
+             */
             installation_id: string | null;
+            /** @description The provider that it is about; null: none. */
             provider: components["schemas"]["Provider"] | null;
-            /** Reason */
+            /**
+             * Reason
+             * @description A stable word for the reason (docs/support.md); null: none.
+             */
             reason: string | null;
-            /** Detail */
+            /**
+             * Detail
+             * @description More about it, by `event` (docs/support.md).
+             */
             detail: {
                 [key: string]: unknown;
             };
@@ -1877,15 +2556,29 @@ export interface components {
          * @description Attempts that were not accepted; no outcome: still under way.
          */
         Unaccepted: {
+            /** @description The kind of the push. */
             kind: components["schemas"]["Kind"];
+            /** @description The push provider: Apple's APNs or Google's FCM. */
             provider: components["schemas"]["Provider"];
-            /** App Id */
+            /**
+             * App Id
+             * @description Bundle id or package name of the app. null: the default app.
+             */
             app_id: string | null;
-            /** Outcome */
+            /**
+             * Outcome
+             * @description How the call ended: `accepted`, `rejected`, `unregistered`, `throttled`, `unavailable` or `unknown`; null while it is under way.
+             */
             outcome: string | null;
-            /** Reason */
+            /**
+             * Reason
+             * @description A stable word for the reason (docs/support.md); null: none.
+             */
             reason: string | null;
-            /** Count */
+            /**
+             * Count
+             * @description How many there were.
+             */
             count: number;
         };
         /**
@@ -1893,10 +2586,17 @@ export interface components {
          * @description A push task with its attempts, and the actions of people.
          */
         WholeTask: {
+            /** @description The push task. */
             task: components["schemas"]["ShownTask"];
-            /** Attempts */
+            /**
+             * Attempts
+             * @description The calls to the provider, in order.
+             */
             attempts: components["schemas"]["ShownAttempt"][];
-            /** Actions */
+            /**
+             * Actions
+             * @description What operators did about it, the latest first.
+             */
             actions: components["schemas"]["ShownAction"][];
         };
         /**
@@ -1909,7 +2609,10 @@ export interface components {
              * @description Path of the field in the body, or the name of the parameter.
              */
             field: string;
-            /** Detail */
+            /**
+             * Detail
+             * @description What went wrong, as a sentence.
+             */
             detail: string;
         };
         /**
@@ -1923,11 +2626,20 @@ export interface components {
              * @example urn:fastbell:problem:invalid-request
              */
             type: string;
-            /** Title */
+            /**
+             * Title
+             * @description The status in words.
+             */
             title: string;
-            /** Status */
+            /**
+             * Status
+             * @description The HTTP status.
+             */
             status: number;
-            /** Detail */
+            /**
+             * Detail
+             * @description What went wrong, as a sentence.
+             */
             detail: string;
             /**
              * Field
@@ -1943,6 +2655,7 @@ export interface components {
             reason: string | null;
             /**
              * Errors
+             * @description What is wrong with each field, at most 20.
              * @default null
              */
             errors: components["schemas"]["FieldError"][] | null;
@@ -1962,11 +2675,15 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
-    register_v1_device_tokens__installation_id__put: {
+    register_device_token: {
         parameters: {
             query?: never;
             header?: never;
             path: {
+                /**
+                 * @description One app on one phone. The app makes this UUID once, at its first start, and keeps it.
+                 * @example 7063b282-6d19-4db2-9465-dad38762f4f8
+                 */
                 installation_id: string;
             };
             cookie?: never;
@@ -1977,7 +2694,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description Successful Response */
+            /** @description Done. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -1986,7 +2703,11 @@ export interface operations {
                     "application/json": components["schemas"]["ShownToken"];
                 };
             };
-            /** @description Not signed in */
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -1995,7 +2716,13 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Conflict */
+            /**
+             * @description Conflict.
+             *
+             *     - `installation-taken`: Another user is signed in on this installation. Send their ticket as `former_ticket`, or register under a new installation id.
+             *     - `ticket-spent`: The ticket of this registration has already signed it out. Register with a new ticket.
+             *     - `registration-outdated`: A registration with a higher `sequence` came first. It stays. If this one is the newest, register with a new ticket.
+             */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -2004,7 +2731,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Body too large */
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -2013,7 +2744,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Invalid request */
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -2022,18 +2757,31 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Too many requests */
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Temporarily unavailable */
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2042,25 +2790,33 @@ export interface operations {
             };
         };
     };
-    sign_out_v1_device_tokens__installation_id__delete: {
+    sign_out_installation: {
         parameters: {
             query?: never;
             header?: never;
             path: {
+                /**
+                 * @description One app on one phone. The app makes this UUID once, at its first start, and keeps it.
+                 * @example 7063b282-6d19-4db2-9465-dad38762f4f8
+                 */
                 installation_id: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done. There is no body. */
             204: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content?: never;
             };
-            /** @description Not signed in */
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -2069,7 +2825,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Body too large */
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -2078,7 +2838,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Invalid request */
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -2087,18 +2851,31 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Too many requests */
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Temporarily unavailable */
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2107,11 +2884,12 @@ export interface operations {
             };
         };
     };
-    list_mine_v1_device_tokens_get: {
+    list_device_tokens: {
         parameters: {
             query?: {
                 /** @description `next_cursor` of the previous page. */
                 cursor?: string | null;
+                /** @description How many items at most. */
                 limit?: number;
             };
             header?: never;
@@ -2120,7 +2898,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -2129,7 +2907,11 @@ export interface operations {
                     "application/json": components["schemas"]["DeviceTokenList"];
                 };
             };
-            /** @description Not signed in */
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -2138,7 +2920,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Body too large */
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -2147,7 +2933,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Invalid request */
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -2156,18 +2946,31 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Too many requests */
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Temporarily unavailable */
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2176,7 +2979,7 @@ export interface operations {
             };
         };
     };
-    sign_out_by_ticket_v1_sign_outs_post: {
+    sign_out_by_ticket: {
         parameters: {
             query?: never;
             header?: never;
@@ -2189,14 +2992,18 @@ export interface operations {
             };
         };
         responses: {
-            /** @description Successful Response */
+            /** @description Done. There is no body. */
             204: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content?: never;
             };
-            /** @description Body too large */
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -2205,7 +3012,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Invalid request */
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -2214,18 +3025,30 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Too many requests */
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Temporarily unavailable */
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2234,18 +3057,22 @@ export interface operations {
             };
         };
     };
-    read_v1_fasting_sessions__session_id__get: {
+    read_fasting_session: {
         parameters: {
             query?: never;
             header?: never;
             path: {
+                /**
+                 * @description Id of the fasting session. The caller chooses it, so that a repeat is harmless.
+                 * @example 9795073e-561b-40cc-ac13-f21fe4d07633
+                 */
                 session_id: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -2254,7 +3081,11 @@ export interface operations {
                     "application/json": components["schemas"]["SessionOut"];
                 };
             };
-            /** @description Not signed in */
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -2263,7 +3094,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not found */
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -2272,7 +3107,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Body too large */
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -2281,7 +3120,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Invalid request */
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -2290,18 +3133,31 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Too many requests */
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Temporarily unavailable */
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2310,11 +3166,15 @@ export interface operations {
             };
         };
     };
-    start_v1_fasting_sessions__session_id__put: {
+    start_fasting_session: {
         parameters: {
             query?: never;
             header?: never;
             path: {
+                /**
+                 * @description Id of the fasting session. The caller chooses it, so that a repeat is harmless.
+                 * @example 9795073e-561b-40cc-ac13-f21fe4d07633
+                 */
                 session_id: string;
             };
             cookie?: never;
@@ -2325,7 +3185,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description OK */
+            /** @description Accepted before: this is a repeat. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -2334,7 +3194,7 @@ export interface operations {
                     "application/json": components["schemas"]["SessionOut"];
                 };
             };
-            /** @description Successful Response */
+            /** @description Accepted. */
             201: {
                 headers: {
                     [name: string]: unknown;
@@ -2343,7 +3203,11 @@ export interface operations {
                     "application/json": components["schemas"]["SessionOut"];
                 };
             };
-            /** @description Not signed in */
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -2352,7 +3216,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not found */
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -2361,7 +3229,12 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Conflict */
+            /**
+             * @description Conflict.
+             *
+             *     - `session-exists`: The id belongs to a fasting session with other content. To change that one, use PATCH.
+             *     - `too-many-active-fasts`: The user has as many active fasts as are allowed. End or cancel one of them first.
+             */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -2370,7 +3243,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Body too large */
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -2379,7 +3256,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Invalid request */
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -2388,18 +3269,31 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Too many requests */
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Temporarily unavailable */
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2408,11 +3302,15 @@ export interface operations {
             };
         };
     };
-    change_v1_fasting_sessions__session_id__patch: {
+    change_fasting_session: {
         parameters: {
             query?: never;
             header?: never;
             path: {
+                /**
+                 * @description Id of the fasting session. The caller chooses it, so that a repeat is harmless.
+                 * @example 9795073e-561b-40cc-ac13-f21fe4d07633
+                 */
                 session_id: string;
             };
             cookie?: never;
@@ -2423,7 +3321,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description Successful Response */
+            /** @description Done. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -2432,7 +3330,11 @@ export interface operations {
                     "application/json": components["schemas"]["SessionOut"];
                 };
             };
-            /** @description Not signed in */
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -2441,7 +3343,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not found */
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -2450,7 +3356,12 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Conflict */
+            /**
+             * @description Conflict.
+             *
+             *     - `session-finished`: The fasting session has ended or was cancelled. Start a new one.
+             *     - `too-many-active-fasts`: The user has as many active fasts as are allowed. End or cancel one of them first.
+             */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -2459,7 +3370,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Body too large */
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -2468,7 +3383,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Invalid request */
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -2477,18 +3396,31 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Too many requests */
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Temporarily unavailable */
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2497,11 +3429,12 @@ export interface operations {
             };
         };
     };
-    list_mine_v1_fasting_sessions_get: {
+    list_fasting_sessions: {
         parameters: {
             query?: {
                 /** @description `next_cursor` of the previous page. */
                 cursor?: string | null;
+                /** @description How many items at most. */
                 limit?: number;
             };
             header?: never;
@@ -2510,7 +3443,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -2519,7 +3452,11 @@ export interface operations {
                     "application/json": components["schemas"]["SessionList"];
                 };
             };
-            /** @description Not signed in */
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -2528,7 +3465,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Body too large */
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -2537,7 +3478,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Invalid request */
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -2546,18 +3491,31 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Too many requests */
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Temporarily unavailable */
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2566,18 +3524,22 @@ export interface operations {
             };
         };
     };
-    end_v1_fasting_sessions__session_id__end_post: {
+    end_fasting_session: {
         parameters: {
             query?: never;
             header?: never;
             path: {
+                /**
+                 * @description Id of the fasting session. The caller chooses it, so that a repeat is harmless.
+                 * @example 9795073e-561b-40cc-ac13-f21fe4d07633
+                 */
                 session_id: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -2586,7 +3548,11 @@ export interface operations {
                     "application/json": components["schemas"]["SessionOut"];
                 };
             };
-            /** @description Not signed in */
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -2595,7 +3561,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not found */
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -2604,7 +3574,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Conflict */
+            /**
+             * @description Conflict.
+             *
+             *     - `session-finished`: The fasting session has ended or was cancelled. Start a new one.
+             */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -2613,7 +3587,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Body too large */
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -2622,7 +3600,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Invalid request */
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -2631,18 +3613,31 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Too many requests */
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Temporarily unavailable */
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2651,18 +3646,22 @@ export interface operations {
             };
         };
     };
-    cancel_v1_fasting_sessions__session_id__cancel_post: {
+    cancel_fasting_session: {
         parameters: {
             query?: never;
             header?: never;
             path: {
+                /**
+                 * @description Id of the fasting session. The caller chooses it, so that a repeat is harmless.
+                 * @example 9795073e-561b-40cc-ac13-f21fe4d07633
+                 */
                 session_id: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -2671,7 +3670,11 @@ export interface operations {
                     "application/json": components["schemas"]["SessionOut"];
                 };
             };
-            /** @description Not signed in */
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -2680,7 +3683,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not found */
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -2689,7 +3696,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Conflict */
+            /**
+             * @description Conflict.
+             *
+             *     - `session-finished`: The fasting session has ended or was cancelled. Start a new one.
+             */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -2698,7 +3709,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Body too large */
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -2707,7 +3722,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Invalid request */
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -2716,18 +3735,31 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Too many requests */
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Temporarily unavailable */
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2736,18 +3768,22 @@ export interface operations {
             };
         };
     };
-    read_v1_conversations__conversation_id__get: {
+    read_conversation: {
         parameters: {
             query?: never;
             header?: never;
             path: {
+                /**
+                 * @description Id of the conversation; of a reminder: the id of its fasting session.
+                 * @example 5faa4b89-4044-4fa1-b288-6e0e818887ba
+                 */
                 conversation_id: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -2756,7 +3792,11 @@ export interface operations {
                     "application/json": components["schemas"]["ConversationOut"];
                 };
             };
-            /** @description Not signed in */
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -2765,7 +3805,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not found */
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -2774,7 +3818,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Body too large */
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -2783,7 +3831,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Invalid request */
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -2792,18 +3844,31 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Too many requests */
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Temporarily unavailable */
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2812,11 +3877,15 @@ export interface operations {
             };
         };
     };
-    store_v1_conversations__conversation_id__put: {
+    store_conversation: {
         parameters: {
             query?: never;
             header?: never;
             path: {
+                /**
+                 * @description Id of the conversation; of a reminder: the id of its fasting session.
+                 * @example 5faa4b89-4044-4fa1-b288-6e0e818887ba
+                 */
                 conversation_id: string;
             };
             cookie?: never;
@@ -2827,7 +3896,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description OK */
+            /** @description Accepted before: this is a repeat. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -2836,7 +3905,7 @@ export interface operations {
                     "application/json": components["schemas"]["ConversationOut"];
                 };
             };
-            /** @description Successful Response */
+            /** @description Accepted. */
             201: {
                 headers: {
                     [name: string]: unknown;
@@ -2845,7 +3914,11 @@ export interface operations {
                     "application/json": components["schemas"]["ConversationOut"];
                 };
             };
-            /** @description Not signed in */
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -2854,7 +3927,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not allowed */
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -2863,7 +3940,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Body too large */
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -2872,7 +3953,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Invalid request */
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -2881,18 +3966,31 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Too many requests */
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Temporarily unavailable */
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2901,11 +3999,12 @@ export interface operations {
             };
         };
     };
-    list_mine_v1_conversations_get: {
+    list_conversations: {
         parameters: {
             query?: {
                 /** @description `next_cursor` of the previous page. */
                 cursor?: string | null;
+                /** @description How many items at most. */
                 limit?: number;
             };
             header?: never;
@@ -2914,7 +4013,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -2923,7 +4022,11 @@ export interface operations {
                     "application/json": components["schemas"]["ConversationList"];
                 };
             };
-            /** @description Not signed in */
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -2932,7 +4035,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Body too large */
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -2941,7 +4048,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Invalid request */
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -2950,18 +4061,31 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Too many requests */
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Temporarily unavailable */
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2970,12 +4094,20 @@ export interface operations {
             };
         };
     };
-    post_v1_conversations__conversation_id__messages__message_id__put: {
+    post_message: {
         parameters: {
             query?: never;
             header?: never;
             path: {
+                /**
+                 * @description Id of the conversation; of a reminder: the id of its fasting session.
+                 * @example 5faa4b89-4044-4fa1-b288-6e0e818887ba
+                 */
                 conversation_id: string;
+                /**
+                 * @description Id of the message. The sender chooses it, so that a repeat is harmless.
+                 * @example 1afeb03d-2e5e-444a-977f-16251efbd2f8
+                 */
                 message_id: string;
             };
             cookie?: never;
@@ -2986,7 +4118,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description OK */
+            /** @description Accepted before: this is a repeat. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -2995,7 +4127,7 @@ export interface operations {
                     "application/json": components["schemas"]["MessageOut"];
                 };
             };
-            /** @description Successful Response */
+            /** @description Accepted. */
             201: {
                 headers: {
                     [name: string]: unknown;
@@ -3004,7 +4136,11 @@ export interface operations {
                     "application/json": components["schemas"]["MessageOut"];
                 };
             };
-            /** @description Not signed in */
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -3013,7 +4149,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not found */
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -3022,7 +4162,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Conflict */
+            /**
+             * @description Conflict.
+             *
+             *     - `message-exists`: The id belongs to a message with other content or of another user.
+             */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -3031,7 +4175,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Body too large */
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -3040,7 +4188,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Invalid request */
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -3049,18 +4201,32 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Too many requests */
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-messages`: The user has posted too many messages in this conversation. Repeat after the seconds in `Retry-After`.
+             */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Temporarily unavailable */
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3069,22 +4235,27 @@ export interface operations {
             };
         };
     };
-    list_messages_v1_conversations__conversation_id__messages_get: {
+    list_messages: {
         parameters: {
             query?: {
                 /** @description `next_cursor` of the previous page. */
                 cursor?: number | null;
+                /** @description How many items at most. */
                 limit?: number;
             };
             header?: never;
             path: {
+                /**
+                 * @description Id of the conversation; of a reminder: the id of its fasting session.
+                 * @example 5faa4b89-4044-4fa1-b288-6e0e818887ba
+                 */
                 conversation_id: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -3093,7 +4264,11 @@ export interface operations {
                     "application/json": components["schemas"]["MessageList"];
                 };
             };
-            /** @description Not signed in */
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -3102,7 +4277,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not found */
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -3111,7 +4290,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Body too large */
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -3120,7 +4303,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Invalid request */
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -3129,18 +4316,31 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Too many requests */
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Temporarily unavailable */
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3149,12 +4349,17 @@ export interface operations {
             };
         };
     };
-    sync_v1_sync_get: {
+    sync_log: {
         parameters: {
             query: {
+                /**
+                 * @description One app on one phone. The app makes this UUID once, at its first start, and keeps it.
+                 * @example 7063b282-6d19-4db2-9465-dad38762f4f8
+                 */
                 installation_id: string;
                 /** @description 0: from the start. Acknowledges the items up to it. */
                 after?: number;
+                /** @description How many items at most. */
                 limit?: number;
             };
             header?: never;
@@ -3163,7 +4368,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -3172,7 +4377,11 @@ export interface operations {
                     "application/json": components["schemas"]["SyncOut"];
                 };
             };
-            /** @description Not signed in */
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -3181,7 +4390,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not found */
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -3190,7 +4403,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Conflict */
+            /**
+             * @description Conflict.
+             *
+             *     - `installation-inactive`: The installation is signed out. Register its token first.
+             */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -3199,7 +4416,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Gone */
+            /**
+             * @description Gone.
+             *
+             *     - `cursor-too-old`: The log no longer holds the items after this cursor. Read the conversations and fasting sessions again, then continue from `next_cursor`.
+             */
             410: {
                 headers: {
                     [name: string]: unknown;
@@ -3208,7 +4429,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Body too large */
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -3217,7 +4442,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Invalid request */
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -3226,18 +4455,31 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Too many requests */
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Temporarily unavailable */
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3246,9 +4488,13 @@ export interface operations {
             };
         };
     };
-    stream_v1_stream_get: {
+    stream_log: {
         parameters: {
             query: {
+                /**
+                 * @description One app on one phone. The app makes this UUID once, at its first start, and keeps it.
+                 * @example 7063b282-6d19-4db2-9465-dad38762f4f8
+                 */
                 installation_id: string;
                 /** @description 0: from the start. Acknowledges the items up to it. */
                 after?: number;
@@ -3271,7 +4517,11 @@ export interface operations {
                     "text/event-stream": string;
                 };
             };
-            /** @description Not signed in */
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -3280,7 +4530,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not found */
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -3289,7 +4543,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Conflict */
+            /**
+             * @description Conflict.
+             *
+             *     - `installation-inactive`: The installation is signed out. Register its token first.
+             */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -3298,7 +4556,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Gone */
+            /**
+             * @description Gone.
+             *
+             *     - `cursor-too-old`: The log no longer holds the items after this cursor. Read the conversations and fasting sessions again, then continue from `next_cursor`.
+             */
             410: {
                 headers: {
                     [name: string]: unknown;
@@ -3307,7 +4569,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Body too large */
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -3316,7 +4582,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Invalid request */
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -3325,18 +4595,31 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Too many requests */
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Temporarily unavailable */
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3345,7 +4628,7 @@ export interface operations {
             };
         };
     };
-    read_v1_notification_preferences_get: {
+    read_preferences: {
         parameters: {
             query?: never;
             header?: never;
@@ -3354,7 +4637,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -3363,7 +4646,11 @@ export interface operations {
                     "application/json": components["schemas"]["PreferencesOut"];
                 };
             };
-            /** @description Not signed in */
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -3372,7 +4659,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Body too large */
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -3381,27 +4672,31 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Invalid request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description Too many requests */
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Temporarily unavailable */
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3410,7 +4705,7 @@ export interface operations {
             };
         };
     };
-    replace_v1_notification_preferences_put: {
+    replace_preferences: {
         parameters: {
             query?: never;
             header?: {
@@ -3426,7 +4721,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description Successful Response */
+            /** @description Done. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -3435,7 +4730,11 @@ export interface operations {
                     "application/json": components["schemas"]["PreferencesOut"];
                 };
             };
-            /** @description Not signed in */
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -3444,7 +4743,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Changed meanwhile */
+            /**
+             * @description Changed meanwhile.
+             *
+             *     - `preferences-changed`: `If-Match` is not the newest revision. Read the preferences again, then repeat the change.
+             */
             412: {
                 headers: {
                     [name: string]: unknown;
@@ -3453,7 +4756,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Body too large */
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -3462,7 +4769,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Invalid request */
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -3471,18 +4782,31 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Too many requests */
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Temporarily unavailable */
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3491,7 +4815,7 @@ export interface operations {
             };
         };
     };
-    change_v1_notification_preferences_patch: {
+    change_preferences: {
         parameters: {
             query?: never;
             header?: {
@@ -3507,7 +4831,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description Successful Response */
+            /** @description Done. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -3516,7 +4840,11 @@ export interface operations {
                     "application/json": components["schemas"]["PreferencesOut"];
                 };
             };
-            /** @description Not signed in */
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -3525,7 +4853,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Changed meanwhile */
+            /**
+             * @description Changed meanwhile.
+             *
+             *     - `preferences-changed`: `If-Match` is not the newest revision. Read the preferences again, then repeat the change.
+             */
             412: {
                 headers: {
                     [name: string]: unknown;
@@ -3534,7 +4866,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Body too large */
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -3543,7 +4879,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Invalid request */
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -3552,18 +4892,31 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Too many requests */
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Temporarily unavailable */
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3572,7 +4925,7 @@ export interface operations {
             };
         };
     };
-    make_preference_link_v1_preference_links_post: {
+    make_preference_link: {
         parameters: {
             query?: never;
             header?: never;
@@ -3585,7 +4938,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description Successful Response */
+            /** @description Accepted. */
             201: {
                 headers: {
                     [name: string]: unknown;
@@ -3594,7 +4947,11 @@ export interface operations {
                     "application/json": components["schemas"]["LinkOut"];
                 };
             };
-            /** @description Not signed in */
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -3603,7 +4960,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Body too large */
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -3612,7 +4973,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Invalid request */
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -3621,18 +4986,31 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Too many requests */
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Temporarily unavailable */
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3641,25 +5019,30 @@ export interface operations {
             };
         };
     };
-    opened_v1_push_tasks__task_id__opened_post: {
+    mark_push_opened: {
         parameters: {
             query?: never;
             header?: never;
             path: {
+                /** @description Id of the push task; the phone gets it in the push's data. */
                 task_id: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done. There is no body. */
             204: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content?: never;
             };
-            /** @description Not signed in */
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -3668,7 +5051,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not found */
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -3677,7 +5064,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Body too large */
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -3686,7 +5077,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Invalid request */
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -3695,18 +5090,31 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Too many requests */
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Temporarily unavailable */
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3715,28 +5123,35 @@ export interface operations {
             };
         };
     };
-    show_timeline_v1_support_users__user_id__timeline_get: {
+    show_timeline_of_user: {
         parameters: {
             query?: {
                 /** @description Only this fasting session and its reminders. */
                 session_id?: string | null;
+                /** @description Id of the message. The sender chooses it, so that a repeat is harmless. */
                 message_id?: string | null;
+                /** @description Only what happened at this instant or later. */
                 from?: string | null;
                 /** @description Exclusive. */
                 to?: string | null;
                 /** @description `next_cursor` of the previous page. */
                 cursor?: string | null;
+                /** @description How many items at most. */
                 limit?: number;
             };
             header?: never;
             path: {
+                /**
+                 * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
+                 * @example alice
+                 */
                 user_id: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -3745,7 +5160,11 @@ export interface operations {
                     "application/json": components["schemas"]["Timeline"];
                 };
             };
-            /** @description Not signed in */
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -3754,7 +5173,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not allowed */
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -3763,7 +5186,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not found */
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -3772,7 +5199,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Body too large */
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -3781,7 +5212,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Invalid request */
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -3790,18 +5225,31 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Too many requests */
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Temporarily unavailable */
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3810,22 +5258,27 @@ export interface operations {
             };
         };
     };
-    list_devices_v1_support_users__user_id__devices_get: {
+    list_devices_of_user: {
         parameters: {
             query?: {
                 /** @description `next_cursor` of the previous page. */
                 cursor?: string | null;
+                /** @description How many items at most. */
                 limit?: number;
             };
             header?: never;
             path: {
+                /**
+                 * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
+                 * @example alice
+                 */
                 user_id: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -3834,7 +5287,11 @@ export interface operations {
                     "application/json": components["schemas"]["DeviceList"];
                 };
             };
-            /** @description Not signed in */
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -3843,7 +5300,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not allowed */
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -3852,7 +5313,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not found */
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -3861,7 +5326,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Body too large */
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -3870,7 +5339,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Invalid request */
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -3879,18 +5352,31 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Too many requests */
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Temporarily unavailable */
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3899,22 +5385,27 @@ export interface operations {
             };
         };
     };
-    list_fasts_v1_support_users__user_id__fasting_sessions_get: {
+    list_fasts_of_user: {
         parameters: {
             query?: {
                 /** @description `next_cursor` of the previous page. */
                 cursor?: string | null;
+                /** @description How many items at most. */
                 limit?: number;
             };
             header?: never;
             path: {
+                /**
+                 * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
+                 * @example alice
+                 */
                 user_id: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -3923,7 +5414,11 @@ export interface operations {
                     "application/json": components["schemas"]["SessionList"];
                 };
             };
-            /** @description Not signed in */
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -3932,7 +5427,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not allowed */
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -3941,7 +5440,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not found */
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -3950,7 +5453,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Body too large */
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -3959,7 +5466,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Invalid request */
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -3968,18 +5479,31 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Too many requests */
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Temporarily unavailable */
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3988,11 +5512,15 @@ export interface operations {
             };
         };
     };
-    send_test_push_v1_support_users__user_id__test_push_post: {
+    send_test_push: {
         parameters: {
             query?: never;
             header?: never;
             path: {
+                /**
+                 * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
+                 * @example alice
+                 */
                 user_id: string;
             };
             cookie?: never;
@@ -4003,7 +5531,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description Successful Response */
+            /** @description Accepted. The rest follows. */
             202: {
                 headers: {
                     [name: string]: unknown;
@@ -4012,7 +5540,11 @@ export interface operations {
                     "application/json": components["schemas"]["ShownTestPush"];
                 };
             };
-            /** @description Not signed in */
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -4021,7 +5553,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not allowed */
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4030,7 +5566,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not found */
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -4039,7 +5579,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Conflict */
+            /**
+             * @description Conflict.
+             *
+             *     - `no-active-token`: No push can be sent: the user, or the installation, has no active device token. `reason` says which.
+             */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -4048,7 +5592,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Body too large */
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -4057,7 +5605,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Invalid request */
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -4066,18 +5618,31 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Too many requests */
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Temporarily unavailable */
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4086,13 +5651,15 @@ export interface operations {
             };
         };
     };
-    show_v1_support_test_pushes__test_push_id__get: {
+    show_test_push: {
         parameters: {
             query?: never;
             header?: {
+                /** @description `text/event-stream`: answer with a stream of changes. */
                 accept?: string;
             };
             path: {
+                /** @description Id of the test push. */
                 test_push_id: string;
             };
             cookie?: never;
@@ -4109,7 +5676,11 @@ export interface operations {
                     "text/event-stream": unknown;
                 };
             };
-            /** @description Not signed in */
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -4118,7 +5689,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not allowed */
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4127,7 +5702,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not found */
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -4136,7 +5715,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Body too large */
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -4145,7 +5728,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Invalid request */
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -4154,18 +5741,31 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Too many requests */
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Temporarily unavailable */
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4174,18 +5774,26 @@ export interface operations {
             };
         };
     };
-    list_tasks_v1_support_push_tasks_get: {
+    list_push_tasks: {
         parameters: {
             query?: {
+                /** @description The push provider: Apple's APNs or Google's FCM. */
                 provider?: components["schemas"]["Provider"] | null;
+                /** @description Bundle id or package name of the app. null: the default app. */
                 app_id?: string | null;
+                /** @description The token space of the device token. FCM has only `production`. */
                 environment?: components["schemas"]["Environment"] | null;
+                /** @description The kind of the push. */
                 kind?: components["schemas"]["Kind"] | null;
                 /** @description `last_reason`, an exact match. */
                 reason?: string | null;
+                /** @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded. */
                 user_id?: string | null;
+                /** @description Id of the conversation; of a reminder: the id of its fasting session. */
                 conversation_id?: string | null;
+                /** @description Id of the message. The sender chooses it, so that a repeat is harmless. */
                 message_id?: string | null;
+                /** @description Only pushes due at this instant or later. */
                 due_from?: string | null;
                 /** @description Exclusive. */
                 due_to?: string | null;
@@ -4193,6 +5801,7 @@ export interface operations {
                 state?: components["schemas"]["TaskState"];
                 /** @description `next_cursor` of the previous page. */
                 cursor?: string | null;
+                /** @description How many items at most. */
                 limit?: number;
             };
             header?: never;
@@ -4201,7 +5810,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4210,7 +5819,11 @@ export interface operations {
                     "application/json": components["schemas"]["ShownTaskList"];
                 };
             };
-            /** @description Not signed in */
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -4219,7 +5832,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not allowed */
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4228,7 +5845,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Body too large */
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -4237,7 +5858,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Invalid request */
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -4246,18 +5871,31 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Too many requests */
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Temporarily unavailable */
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4266,7 +5904,7 @@ export interface operations {
             };
         };
     };
-    redrive_matching_v1_support_push_tasks_redrive_post: {
+    redrive_push_tasks: {
         parameters: {
             query?: never;
             header?: never;
@@ -4279,7 +5917,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description Successful Response */
+            /** @description Done. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4288,7 +5926,11 @@ export interface operations {
                     "application/json": components["schemas"]["Redriven"];
                 };
             };
-            /** @description Not signed in */
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -4297,7 +5939,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not allowed */
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4306,7 +5952,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Body too large */
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -4315,7 +5965,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Invalid request */
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -4324,18 +5978,31 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Too many requests */
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Temporarily unavailable */
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4344,18 +6011,19 @@ export interface operations {
             };
         };
     };
-    show_v1_support_push_tasks__task_id__get: {
+    show_push_task: {
         parameters: {
             query?: never;
             header?: never;
             path: {
+                /** @description Id of the push task; the phone gets it in the push's data. */
                 task_id: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4364,7 +6032,11 @@ export interface operations {
                     "application/json": components["schemas"]["WholeTask"];
                 };
             };
-            /** @description Not signed in */
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -4373,7 +6045,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not allowed */
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4382,7 +6058,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not found */
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -4391,7 +6071,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Body too large */
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -4400,27 +6084,31 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Invalid request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description Too many requests */
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Temporarily unavailable */
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4429,18 +6117,19 @@ export interface operations {
             };
         };
     };
-    redrive_v1_support_push_tasks__task_id__redrive_post: {
+    redrive_push_task: {
         parameters: {
             query?: never;
             header?: never;
             path: {
+                /** @description Id of the push task; the phone gets it in the push's data. */
                 task_id: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Accepted. The rest follows. */
             202: {
                 headers: {
                     [name: string]: unknown;
@@ -4449,7 +6138,11 @@ export interface operations {
                     "application/json": components["schemas"]["WholeTask"];
                 };
             };
-            /** @description Not signed in */
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -4458,7 +6151,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not allowed */
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4467,7 +6164,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not found */
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -4476,7 +6177,12 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Conflict */
+            /**
+             * @description Conflict.
+             *
+             *     - `push-not-dead`: Only a dead push task can be redriven.
+             *     - `redrive-refused`: The push may not be sent any more. `reason` says why.
+             */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -4485,7 +6191,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Body too large */
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -4494,7 +6204,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Invalid request */
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -4503,18 +6217,31 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Too many requests */
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Temporarily unavailable */
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4523,7 +6250,7 @@ export interface operations {
             };
         };
     };
-    list_gates_v1_support_gates_get: {
+    list_gates: {
         parameters: {
             query?: never;
             header?: never;
@@ -4532,7 +6259,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4541,7 +6268,11 @@ export interface operations {
                     "application/json": components["schemas"]["ShownGates"];
                 };
             };
-            /** @description Not signed in */
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -4550,7 +6281,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not allowed */
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4559,7 +6294,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Body too large */
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -4568,27 +6307,31 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Invalid request */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description Too many requests */
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Temporarily unavailable */
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4597,18 +6340,19 @@ export interface operations {
             };
         };
     };
-    resume_v1_support_brakes__brake_id__resume_post: {
+    resume_brake: {
         parameters: {
             query?: never;
             header?: never;
             path: {
+                /** @description Id of a token-error cutoff, from `GET /v1/support/gates`. */
                 brake_id: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4617,7 +6361,11 @@ export interface operations {
                     "application/json": components["schemas"]["ShownBrake"];
                 };
             };
-            /** @description Not signed in */
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -4626,7 +6374,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not allowed */
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4635,7 +6387,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not found */
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -4644,7 +6400,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Conflict */
+            /**
+             * @description Conflict.
+             *
+             *     - `brake-resumed`: Somebody has already resumed this route.
+             */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -4653,7 +6413,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Body too large */
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -4662,7 +6426,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Invalid request */
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -4671,18 +6439,31 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Too many requests */
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Temporarily unavailable */
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4691,13 +6472,16 @@ export interface operations {
             };
         };
     };
-    count_v1_support_analytics_get: {
+    count_pushes: {
         parameters: {
             query?: {
                 /** @description UTC days, up to today. */
                 days?: number;
+                /** @description The kind of the push. */
                 kind?: components["schemas"]["Kind"] | null;
+                /** @description The push provider: Apple's APNs or Google's FCM. */
                 provider?: components["schemas"]["Provider"] | null;
+                /** @description Bundle id or package name of the app. null: the default app. */
                 app_id?: string | null;
             };
             header?: never;
@@ -4706,7 +6490,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4715,7 +6499,11 @@ export interface operations {
                     "application/json": components["schemas"]["Analytics"];
                 };
             };
-            /** @description Not signed in */
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -4724,7 +6512,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not allowed */
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4733,7 +6525,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Body too large */
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -4742,7 +6538,11 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Invalid request */
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -4751,18 +6551,31 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Too many requests */
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
             429: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Temporarily unavailable */
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
             503: {
                 headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4771,7 +6584,7 @@ export interface operations {
             };
         };
     };
-    livez_livez_get: {
+    check_liveness: {
         parameters: {
             query?: never;
             header?: never;
@@ -4780,7 +6593,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done. There is no body. */
             204: {
                 headers: {
                     [name: string]: unknown;
@@ -4789,7 +6602,7 @@ export interface operations {
             };
         };
     };
-    readyz_readyz_get: {
+    check_readiness: {
         parameters: {
             query?: never;
             header?: never;
@@ -4798,7 +6611,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4818,7 +6631,7 @@ export interface operations {
             };
         };
     };
-    metrics_metrics_get: {
+    read_metrics: {
         parameters: {
             query?: never;
             header?: never;
@@ -4827,7 +6640,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description Done. */
             200: {
                 headers: {
                     [name: string]: unknown;

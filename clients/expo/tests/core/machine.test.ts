@@ -307,6 +307,25 @@ test("a clock that was set back makes a registration old, not young for the days
   assert.deepEqual(done(step(again, { is: "not_registered" }, back)[1]), ["wait put"]); // still at most once a minute
 });
 
+test("each registration of a sign-in has a higher number, and each sign-in begins anew", () => {
+  const sequences = (...steps: (readonly [State, readonly Effect[]])[]) => steps.map((each) => registration(each)?.sequence);
+  const first = after(waiting(), gives("a"));
+  const again = after(answers(first[0], { is: "lost", reason: "no answer", retryAfter: 0 })[0], { is: "timer", timer: "put" });
+  const rotated = after(answers(again[0], TAKEN)[0], gives("b"));
+  const restarted = after(restored(rotated[0].saved, FACTS, NOW), gives("b"));
+  const bobs = after(answers(restarted[0], TAKEN)[0], enters("bob"), gives("c"));
+  assert.deepEqual(sequences(first, again, rotated, restarted, bobs), [1, 2, 3, 4, 1]);
+});
+
+test("a phone that remembers less of its sign-in than the server begins another, and owes the end of the one before", () => {
+  const again = answers(after(registered(), gives("b"))[0], { is: "outdated" });
+  const { sequence } = again[0].saved.person!;
+  assert.deepEqual([again[0].phase, sequence], [{ is: "registering", tries: 1, last: "registration outdated" }, 1]);
+  assert.deepEqual([registration(again)?.formerTicket, again[0].saved.owed.length], [again[0].saved.owed[0]?.ticket, 1]);
+  const [known] = answers(again[0], TAKEN);
+  assert.deepEqual([known.phase.is, known.saved.owed], ["registered", []]);
+});
+
 test("a token that the server calls dead is put once more, and then another one is waited for", () => {
   const [doubting] = after(registered(), REFRESH);
   assert.deepEqual([doubting.saved.person?.registered, doubting.saved.person?.registeredAt], [null, null]);

@@ -15,6 +15,7 @@ const REGISTRATION: Registration = {
   token: { provider: "fcm", token: "t", environment: "production" },
   facts: { permission: "granted", locale: null, timeZone: null, appVersion: null, osVersion: null, publicKey: null },
   signOutDigest: "0".repeat(64),
+  sequence: 1,
   formerTicket: null,
 };
 const DEBT = { installationId: INSTALLATION, ticket: "t".repeat(32), since: 0 };
@@ -90,6 +91,7 @@ test("a registration is moved or given up for Fastbell's own words alone; a prox
     ["our 404", ours(404, "not-found"), "not_ours"],
     ["our 409", ours(409, "installation-taken"), "not_ours"],
     ["our 409 about the ticket", ours(409, "ticket-spent"), "spent"],
+    ["our 409 about the order", ours(409, "registration-outdated"), "outdated"],
     ["our other 409", ours(409, "being-erased"), "lost"],
     ["our 403", ours(403, "not-allowed"), "refused"],
     ["our 422", ours(422, "invalid-request"), "refused"],

@@ -4,10 +4,11 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { Openings } from "../../src/core/openings.ts";
+import { WRITE_LIMIT } from "../../src/core/registration_store.ts";
 import { Backend } from "./backend.ts";
 import { World } from "./world.ts";
 
-const PERSON = { userId: "alice", ticket: "t".repeat(32), mayBeKnown: true, registered: null, registeredAt: null, doubted: null };
+const PERSON = { userId: "alice", ticket: "t".repeat(32), mayBeKnown: true, sequence: 7, registered: null, registeredAt: null, doubted: null };
 const DEBT = { installationId: "installation-0", ticket: "o".repeat(32), since: 0 };
 const SAVED = { scheme: 1, installationId: "installation-0", person: PERSON, owed: [DEBT], toForget: [] };
 const WHOLE = JSON.stringify(SAVED);
@@ -15,7 +16,7 @@ const DATA = { task_id: "task-1", kind: "reminder", url: "fastbell://test-push" 
 
 async function world(stored: string | null = null): Promise<World> {
   const made = new World();
-  made.stored = stored;
+  made.places[0] = stored;
   await made.start();
   return made;
 }
@@ -97,7 +98,7 @@ test("what waits for the vault does not grow", async () => {
   phone.keeps = true;
   await phone.pass(1_000_000);
   assert.equal(phone.engine.state.saved.person?.userId, "person 199");
-  assert.deepEqual([phone.puts, phone.writes - phone.writesRefused], [1, 4]); // the installation, him, his registration, its answer
+  assert.deepEqual([phone.puts, phone.writes - phone.writesRefused], [1, 5]); // the installation, once more as that may have failed, him, his registration, its answer
 });
 
 for (const [name, stored] of [
@@ -171,6 +172,72 @@ test("a closed engine takes nothing more, and waits for nothing", async () => {
   void phone.engine.take({ is: "opened" });
   await phone.pass(1_000_000);
   assert.deepEqual([phone.puts, phone.server.heard.size], [1, 0]);
+});
+
+test("what a release before numbers stored is read", async () => {
+  const { sequence: _, ...person } = PERSON;
+  const phone = await world(JSON.stringify({ ...SAVED, person }));
+  assert.deepEqual([phone.engine.state.saved, phone.forgotten], [{ ...SAVED, person: { ...PERSON, sequence: 0 } }, 0]);
+});
+
+test("what is stored last counts, whichever place it is in, and what can be read in neither is lost", async () => {
+  const later = JSON.stringify({ ...SAVED, person: null, written: 8 });
+  for (const [first, second, person] of [
+    [JSON.stringify({ ...SAVED, written: 7 }), later, null],
+    [later, WHOLE, null],
+    [WHOLE, "", PERSON],
+    [null, WHOLE, PERSON],
+  ] as const) {
+    const phone = new World();
+    phone.places.splice(0, 2, first, second);
+    await phone.start();
+    assert.deepEqual([phone.engine.state.saved, phone.forgotten], [{ ...SAVED, person }, 0]);
+  }
+  for (const odd of ["{", JSON.stringify({ ...SAVED, written: "x" }), JSON.stringify({ ...SAVED, scheme: 2 })]) {
+    const phone = new World();
+    phone.places.splice(0, 2, WHOLE, odd);
+    await phone.start();
+    assert.deepEqual([phone.engine.state.phase.is, phone.forgotten], ["signed_out", 1]);
+  }
+});
+
+test("a write that hangs stops nothing: it is made in another place, and lands in vain", async () => {
+  const phone = await world();
+  await phone.engine.take({ is: "signed_in", userId: "alice" });
+  await phone.flush();
+  phone.hangingWrites = 1;
+
+  void phone.engine.take({ is: "signed_out" });
+  void phone.engine.take({ is: "signed_in", userId: "bob" });
+  await phone.pass(WRITE_LIMIT);
+  assert.deepEqual([phone.landing, phone.engine.state.phase.is], [1, "registered"]);
+  assert.deepEqual(phone.server.activeOf(() => true), [["bob", phone.systemToken]]);
+
+  phone.land();
+  await phone.flush();
+  assert.match(phone.stored ?? "", /"bob"/);
+  void phone.engine.take({ is: "refresh_required" }); // the first place is free
+  await phone.flush();
+  assert.match(phone.places[0] ?? "", /"bob"/);
+  assert.equal(phone.places[1], ""); // where an older state would outlive its person
+});
+
+test("while writes hang in both places nothing is begun, whoever asks is let go, and one that lands is enough", async () => {
+  const phone = await world();
+  await phone.engine.take({ is: "signed_in", userId: "alice" });
+  await phone.flush();
+  phone.hangingWrites = 2;
+  let isSaid = false;
+  void phone.engine.take({ is: "signed_out" }).then(() => (isSaid = true));
+  await phone.pass(2 * WRITE_LIMIT);
+  assert.deepEqual([isSaid, phone.engine.state.phase.is, phone.server.signedOut], [true, "registered", []]);
+  const { writes } = phone;
+  await phone.pass(1_000_000);
+  assert.equal(phone.writes, writes);
+
+  phone.land();
+  await phone.pass(1_000_000);
+  assert.deepEqual([phone.engine.state.phase.is, phone.server.activeOf(() => true)], ["signed_out", []]);
 });
 
 test("what is whole is read, and nothing is forgotten", async () => {

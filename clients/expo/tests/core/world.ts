@@ -4,7 +4,9 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 
 import { Engine, type EnginePorts } from "../../src/core/engine.ts";
+import type { Clock, Vault } from "../../src/core/ports.ts";
 import { type Debt, type DeviceToken, type Facts, type PutOutcome, type Registration, type Saved, readable } from "../../src/core/registration.ts";
+import { RegistrationStore } from "../../src/core/registration_store.ts";
 
 /** Deaf: the server hears, its answers are lost. Crowded: it takes no sign-outs. */
 export type Weather = "fine" | "down" | "deaf" | "crowded" | "unauthorized" | "refuses";
@@ -26,16 +28,20 @@ export class Server {
   readonly signedOut: string[] = [];
   readonly heard = new Set<string>(); // digests of the tickets of registrations that were taken
   readonly spent = new Set<string>(); // digests of tickets that were used
+  readonly sequences = new Map<string, number>(); // the highest, by digest
   /** Refusals that a ticket which the phone has would have spared it. */
   unjust = 0;
   underWay = 0;
   mostUnderWay = 0;
 
   put(registration: Registration): PutOutcome {
-    const { installationId, userId, token, signOutDigest, formerTicket } = registration;
+    const { installationId, userId, token, signOutDigest, sequence, formerTicket } = registration;
     const row = this.rows.get(installationId);
     if (this.spent.has(signOutDigest)) {
       return { is: "spent" };
+    }
+    if (sequence < (this.sequences.get(signOutDigest) ?? 0)) {
+      return { is: "outdated" };
     }
     if (row !== undefined && row.userId !== userId && row.isActive) {
       const isHandedOver = formerTicket !== null && digest(formerTicket) === row.signOutDigest;
@@ -51,6 +57,7 @@ export class Server {
       }
     }
     this.heard.add(signOutDigest);
+    this.sequences.set(signOutDigest, sequence);
     if (formerTicket !== null) {
       this.spent.add(digest(formerTicket));
     }
@@ -100,8 +107,12 @@ export class World {
     osVersion: "18",
     publicKey: null,
   };
-  stored: string | null = null;
-  /** Whether the vault takes writes. */
+  /** The places of the store. */
+  readonly places: [string | null, string | null] = [null, null];
+  /** So many of the next writes hang, until they land. */
+  hangingWrites = 0;
+  #landing: (() => void)[] = [];
+  /** Whether the vaults take writes. */
   keeps = true;
   /** So many writes more, and the process dies right after the last; null: it lives. */
   writesLeft: number | null = null;
@@ -139,24 +150,18 @@ export class World {
     const isAlive = () => process === this.generationOfProcess;
     this.isDead = false;
     this.writesLeft = null;
-    const ports: EnginePorts = {
-      vault: {
-        read: async () => this.stored,
-        write: async (value) => {
-          this.writes += 1;
-          if (!this.keeps) {
-            this.writesRefused += 1;
-            throw new Error("the keychain is locked");
-          }
-          if (isAlive()) {
-            this.stored = value;
-          }
-          if (isAlive() && this.writesLeft !== null && --this.writesLeft <= 0) {
-            this.#die();
-          }
-          await (isAlive() ? undefined : NEVER);
-        },
+    const clock: Clock = {
+      now: () => this.#now,
+      after: (milliseconds, call) => {
+        const alarm = { at: this.#now + milliseconds, call: () => isAlive() && call() };
+        this.#alarms.push(alarm);
+        return () => {
+          this.#alarms = this.#alarms.filter((each) => each !== alarm);
+        };
       },
+    };
+    const ports: EnginePorts = {
+      store: new RegistrationStore([this.#vault(0, isAlive), this.#vault(1, isAlive)], clock),
       push: {
         fetchToken: async (): Promise<DeviceToken> => {
           this.fetches += 1;
@@ -168,16 +173,7 @@ export class World {
         },
         unregister: async () => assert.fail("it is the phone that forgets"),
       },
-      clock: {
-        now: () => this.#now,
-        after: (milliseconds, call) => {
-          const alarm = { at: this.#now + milliseconds, call: () => isAlive() && call() };
-          this.#alarms.push(alarm);
-          return () => {
-            this.#alarms = this.#alarms.filter((each) => each !== alarm);
-          };
-        },
-      },
+      clock,
       random: {
         uuid: () => `installation-${++this.#secrets}`,
         ticket: () => `ticket-${++this.#secrets}`.padEnd(32, "-"),
@@ -225,6 +221,39 @@ export class World {
     this.tapsOf = this.engine.state.saved.person?.userId ?? null;
   }
 
+  #vault(place: 0 | 1, isAlive: () => boolean): Vault {
+    return {
+      read: async () => this.places[place],
+      write: async (value) => {
+        this.writes += 1;
+        if (!this.keeps) {
+          this.writesRefused += 1;
+          throw new Error("the keychain is locked");
+        }
+        if (isAlive() && this.hangingWrites > 0) {
+          this.hangingWrites -= 1;
+          await new Promise<void>((resolve) => this.#landing.push(resolve));
+        }
+        if (isAlive()) {
+          this.places[place] = value;
+        }
+        if (isAlive() && this.writesLeft !== null && --this.writesLeft <= 0) {
+          this.#die();
+        }
+        await (isAlive() ? undefined : NEVER);
+      },
+    };
+  }
+
+  /** Writes that hang come about, however late. */
+  land(): void {
+    this.#landing.splice(0).forEach((resolve) => resolve());
+  }
+
+  get landing(): number {
+    return this.#landing.length;
+  }
+
   /** Sync, as far as the machine lets it. */
   read(): void {
     const { saved } = this.engine.state;
@@ -246,6 +275,15 @@ export class World {
     this.isDead = true;
     this.engine.close();
     this.#alarms = [];
+    this.#landing = [];
+    this.hangingWrites = 0;
+  }
+
+  /** What counts of what is stored. */
+  get stored(): string | null {
+    const number = (text: string | null) => Number(/"written":(\d+)/.exec(text ?? "")?.[1] ?? -1);
+    const [first, second] = this.places;
+    return number(second) > number(first) ? second : first;
   }
 
   #saved(): Saved | null {

@@ -40,6 +40,7 @@ test("signing in registers the phone with all that it says of itself, and signin
     os_version: "26.1",
     permission: "granted",
     public_key: "public-key",
+    sequence: 1,
     former_ticket: null,
   });
   assert.deepEqual(phone.channels, ["reminders: Erinnerungen", "messages: Nachrichten", "quiet: Ohne Ton"]);

@@ -91,6 +91,30 @@ test("a token that rotates while a registration hangs is the one that is registe
   phone.app.close();
 });
 
+test("a registration that arrives after a newer one of the same sign-in changes nothing", async () => {
+  const phone = await new Phone(run).open();
+  const held: Request[] = [];
+  phone.way = async (request, send) => {
+    if (request.method !== "PUT" || held.length > 0) {
+      return send(request);
+    }
+    held.push(request);
+    throw new TypeError("no answer"); // it is on its way all the same
+  };
+  const alice = somebody("alice");
+  await phone.signIn(alice);
+  await until(() => held.length > 0);
+  phone.rotate();
+  await until(() => phone.state === "registered");
+
+  const late = await fetch(held[0]!);
+
+  const { type } = (await late.json()) as { type: string };
+  assert.deepEqual([late.status, type], [409, "urn:fastbell:problem:registration-outdated"]);
+  assert.deepEqual(await active(alice), [phone.token.slice(-6)]);
+  phone.app.close();
+});
+
 test("alice signs out offline, bob signs in, and her sign-out that comes late harms nobody", async () => {
   const phone = await new Phone(run).open();
   const alice = somebody("alice");

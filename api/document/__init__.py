@@ -1,0 +1,203 @@
+"""The API's document: what FastAPI knows of the routes, with words, examples and problem types added to it."""
+
+import copy
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute, iter_route_contexts
+
+from api.document.examples import FOR_USER, PARAMETERS, filled, requests_of
+from api.document.words import NAMES, VALUES
+from api.http.problem_types import MEDIA_TYPE, PROBLEMS
+from api.http.problems import Detail, Problem
+from domain.problems import NotFound
+
+Json = dict[str, Any]
+UNKNOWN_FIELD = "colour"  # that no request has
+
+SUMMARY = "Push notifications that stay boring."
+DESCRIPTION = """\
+Sends reminders of fasting sessions to every phone of a person, once and on time. The backend is the source of truth. A
+push only asks the app to read it.
+
+- **Who calls.** Each request has a bearer token. Its `sub` is the user, or the service that acts for users.
+- **Repeats.** The caller chooses the ids, which are UUIDs. So every request can be repeated.
+- **Accepted** means stored. A 2xx comes after the commit, and what follows happens even if the API stops then.
+- **Times** are UTC instants. A request may use any offset.
+- **Problems** are `application/problem+json` (RFC 9457). Decide by `type`, which is `urn:fastbell:problem:` and a name
+  that stays. Each status lists its types. Any request may also get 404 or 405 for an unknown path or method, 431 for a
+  head that is too large, and 500.
+- **Lists** are pages: send `next_cursor` as `cursor` until it is null.
+- **New fields and values** may appear in answers. Ignore the ones that you do not know.
+- **Examples** work when they are sent as they are, by the user `alice`: their times lie ahead of the moment at which
+  you read this document, and their ids are new.
+"""
+TAGS: Mapping[str, str] = {
+    "device tokens": "The phones of a user. The app registers after each sign-in and whenever its token changes.",
+    "fasting sessions": "Start, move, end and cancel fasts. Each phone of the user gets the reminders.",
+    "messages": "Conversations between users, and each user's log: all messages and reminders in one order.",
+    "preferences": "Which pushes a user wants, and a hosted page on which the user chooses.",
+    "people": "A person leaves, or asks what is held of them. For services.",
+    "push tasks": "What the phone reports about a push.",
+    "events": "What became of pushes, reminders and device tokens, in order. For backends.",
+    "webhooks": "Addresses that are sent the events. For backends.",
+    "support": "Why did a phone not buzz? For people with the scope `support`.",
+    "operations": "Probes and metrics.",
+}
+THINGS: Mapping[str, str] = {  # what is not found, by the parameter that names it
+    "session_id": "fasting session",
+    "conversation_id": "conversation",
+    "installation_id": "installation",
+    "task_id": "push task",
+    "test_push_id": "test push",
+    "brake_id": "brake",
+    "webhook_id": "webhook",
+    "erasure_id": "erasure",
+}
+_SENTENCE = re.compile(r"(.+?)\.(?:\s|$)", re.DOTALL)
+_DONE = {"200": "Done.", "201": "Accepted.", "202": "Accepted. The rest follows.", "204": "Done. There is no body."}
+_REPEATED = "Accepted before: this is a repeat."
+
+
+def operation_id(route: APIRoute) -> str:
+    """Name an operation after its function, in two words or more."""
+    return route.name.removesuffix(FOR_USER) + FOR_USER if route.path.startswith("/v1/users/") else route.name
+
+
+def install(app: FastAPI, public_url: str) -> None:
+    """Serve the whole document, with new examples each time."""
+    here = {"url": "/", "description": "The server that gives this document."}
+    template: Json = {}
+
+    def openapi() -> Json:
+        if not template:
+            template.update(described(app, public_url))
+            template["servers"].insert(0, here)
+        return with_examples(template, datetime.now(UTC), secrets.token_hex(8))
+
+    app.openapi = openapi  # type: ignore[method-assign] # FastAPI's documented way to extend the document
+
+
+def with_examples(template: Json, now: datetime, salt: str) -> Json:
+    """Fill the requests of a described API with instants ahead of `now`, and with ids that no other salt has."""
+    requests = ("parameters", "requestBody")  # only there, so that each reader costs little
+    paths = {
+        path: {
+            method: operation | {part: filled(operation[part], now, salt) for part in requests if part in operation}
+            for method, operation in of_path.items()
+        }
+        for path, of_path in template["paths"].items()
+    }
+    return template | {"paths": paths}
+
+
+def described(app: FastAPI, public_url: str) -> Json:
+    """Describe the API; `with_examples` makes the document of it."""
+    document = copy.deepcopy(FastAPI.openapi(app))
+    document["servers"] = [{"url": public_url, "description": "The address in `PUBLIC_URL`."}]
+    document["tags"] = [{"name": name, "description": words} for name, words in TAGS.items()]
+    schemas = document["components"]["schemas"]
+    definitions = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas |= definitions.pop("$defs") | {"Problem": definitions}
+    for name, schema in schemas.items():
+        _describe_schema(name, schema)
+    matched = {route.path_format for route in iter_route_contexts(app.routes) if ":uuid}" in (route.path or "")}
+    for path, operation in operations(document):
+        _describe_operation(operation)
+        _show_problems(operation)
+        _show_invalid_request(operation, schemas, is_matched=path in matched)
+    return document
+
+
+def operations(document: Json) -> Iterator[tuple[str, Json]]:
+    """Give the path of each operation, and the operation."""
+    for path, of_path in document["paths"].items():
+        for operation in of_path.values():
+            yield path, operation
+
+
+def _describe_schema(name: str, schema: Json) -> None:
+    for field, described in schema.get("properties", {}).items():
+        words = NAMES.get(f"{name}.{field}", NAMES.get(field))
+        if "description" not in described and words:
+            described["description"] = words
+    if values := VALUES.get(name):
+        listed = [f"- `{value}`: {values[value]}" for value in schema["enum"] if value in values]
+        schema["description"] = "\n".join([schema["description"], "", *listed])
+
+
+def _describe_operation(operation: Json) -> None:
+    sentence = _SENTENCE.match(operation.get("description", ""))
+    if sentence:
+        operation["summary"] = sentence[1].replace("\n", " ")
+    for parameter in operation.get("parameters", []):
+        name = parameter["name"]
+        if "description" not in parameter and name in NAMES:
+            parameter["description"] = NAMES[name]
+        if name in PARAMETERS and parameter.get("required"):
+            parameter["example"] = PARAMETERS[name]
+    if body := operation.get("requestBody"):
+        examples = {name: {"value": value} for name, value in requests_of(operation["operationId"]).items()}
+        body["content"]["application/json"]["examples"] = examples
+    for status, response in operation["responses"].items():
+        if status in _DONE and response["description"] in {"Successful Response", "OK"}:
+            is_repeat = status == "200" and "201" in operation["responses"]
+            response["description"] = _REPEATED if is_repeat else _DONE[status]
+
+
+def _show_problems(operation: Json) -> None:
+    """Make the examples of general problems those of this operation."""
+    names = [each["name"] for each in operation.get("parameters", []) if each.get("required")]
+    thing = next((THINGS[name] for name in names if name in THINGS), None)
+    scopes = [scope for each in operation.get("security", []) for scopes in each.values() for scope in scopes]
+    details = {"not-found": str(NotFound(thing)) if thing else "Not Found"}
+    if scopes:
+        details["not-allowed"] = Detail.NEEDS_SCOPE.format(scope=scopes[0])
+    for response in operation["responses"].values():
+        for name, example in response.get("content", {}).get(MEDIA_TYPE, {}).get("examples", {}).items():
+            if name in details:
+                example["value"]["detail"] = details[name]
+
+
+def _show_invalid_request(operation: Json, schemas: Json, *, is_matched: bool) -> None:
+    """Show what is answered to a typical mistake; an operation in which nothing can be wrong has no such answer."""
+    content = operation["responses"].get("422", {}).get("content", {}).get(MEDIA_TYPE)
+    if content is None:
+        return
+    mistake = _in_body(operation, schemas) or _in_parameters(operation, is_matched=is_matched)
+    if mistake is None:
+        del operation["responses"]["422"]
+        return
+    field, detail = mistake
+    errors = [{"field": field, "detail": detail}]
+    example = PROBLEMS["invalid-request"].example(detail=f"{field}: {detail}", field=field, errors=errors)
+    content["examples"]["invalid-request"]["value"] = example
+
+
+def _in_body(operation: Json, schemas: Json) -> tuple[str, str] | None:
+    """Leave out the first field that is required, else add one that is unknown."""
+    if "requestBody" not in operation:
+        return None
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    named = schema.get("$ref") or schema["anyOf"][0]["$ref"]
+    required = schemas[named.rsplit("/", 1)[1]].get("required")
+    return (required[0], Detail.FIELD_REQUIRED) if required else (UNKNOWN_FIELD, Detail.UNKNOWN_FIELD)
+
+
+def _in_parameters(operation: Json, *, is_matched: bool) -> tuple[str, str] | None:
+    """Leave out the first parameter that is required, else give one a value that it cannot have."""
+    for parameter in operation.get("parameters", []):
+        name, schema = parameter["name"], parameter["schema"]
+        if parameter["in"] == "query" and parameter.get("required"):
+            return name, Detail.FIELD_REQUIRED
+        if parameter["in"] == "path" and schema.get("format") == "uuid" and not is_matched:
+            return name, "Input should be a valid UUID, invalid length: found 1"
+        if "minimum" in schema:
+            return name, f"Input should be greater than or equal to {schema['minimum']:g}"
+        if parameter["in"] == "path" and "maxLength" in schema:
+            return name, f"String should have at most {schema['maxLength']} characters"
+    return None

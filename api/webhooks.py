@@ -1,0 +1,243 @@
+"""Webhooks: addresses that are sent events, in the form of Standard Webhooks. For backends."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, Field, TypeAdapter
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from api.dependencies import AllServices, Database, Dispatch, Paged, RowWrites, ServiceCaller, cut, next_cursor
+from api.fields import Body, Out
+from api.http.problem_types import responses
+from api.http.problems import Detail
+from db import webhook_deliveries, webhooks
+from db.outbox import OutboxEntry
+from db.webhook_deliveries import MAX_REDRIVEN
+from domain.events import EventType
+from domain.problems import Conflict, InvalidField, NotFound
+from domain.webhooks import LONGEST_URL, DeliveryState
+from webhooks.addresses import check_url
+
+router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
+_KIND = "webhook"
+
+
+class WebhookIn(Body):
+    """Where to send which events."""
+
+    url: Annotated[str, Field(max_length=LONGEST_URL, description="https:// only, without user name and fragment.")]
+    types: Annotated[
+        list[EventType] | None, Field(min_length=1, max_length=len(EventType), description="Only these; null: all.")
+    ] = None
+
+
+class WebhookOut(Out):
+    """A webhook, and how it is doing."""
+
+    id: UUID
+    url: str = Field(description="Where events are sent.")
+    types: list[str] | None = Field(description="Only these; null: all.")
+    state: Literal["enabled", "failing", "disabled"] = Field(description="failing: the last request was not accepted.")
+    created_at: datetime = Field(description="When it was created.")
+    failing_since: datetime | None = Field(description="Since when no request is accepted; null: it is not failing.")
+    last_accepted_at: datetime | None = Field(description="When a request was last accepted; null: never.")
+    pending: int = Field(description="Deliveries that failed and are tried again.")
+    dead: int = Field(description="Deliveries that were tried for a day, or gone; they can be redriven.")
+    behind: int = Field(description="Events of the feed that it has not reached yet.")
+    missed: int = Field(description="Events that were deleted before they could be sent.")
+    former_secret_expires_at: datetime | None = Field(description="Until then the former secret signs too.")
+    disabled_at: datetime | None = Field(description="When it was disabled; null: it is not.")
+    disabled_reason: str | None = Field(description="gone: the receiver answered 410. PUT enables it again.")
+
+
+class WebhookWithSecret(WebhookOut):
+    """A webhook that was created, or whose secret was rotated: the only answers with the secret."""
+
+    secret: str | None = Field(
+        default=None,
+        description="whsec_ and the key in base64. Only in the answers of creation and rotation.",
+        exclude_if=lambda value: value is None,
+    )
+
+
+class WebhookList(BaseModel):
+    """All webhooks, the newest first."""
+
+    items: list[WebhookOut] = Field(description="The webhooks.")
+    next_cursor: str | None = Field(description="Always null: there is one page.")
+
+
+class DeliveryOut(Out):
+    """One event, or test, on its way to a webhook."""
+
+    id: UUID
+    event_id: int | None = Field(description="Null: a test.")
+    type: str = Field(description="The event's type, or `webhook.test`.")
+    state: DeliveryState = Field(description="The state of the delivery.")
+    attempts: int = Field(description="How many requests were made.")
+    created_at: datetime = Field(description="When it was first tried, or had to wait.")
+    last_attempt_at: datetime | None = Field(description="When the last request ended; null: none was made.")
+    next_attempt_at: datetime | None = Field(description="When it is tried again; null: it is not.")
+    status: int | None = Field(description="HTTP status of the last answer; null: there was none.")
+    reason: str | None = Field(description="Why the last attempt was not accepted; null: it was.")
+    latency_ms: int | None = Field(description="How long the last request took, in milliseconds.")
+
+
+class DeliveryList(BaseModel):
+    """A page of deliveries, the latest first. Of accepted ones the last 1 000 are kept."""
+
+    items: list[DeliveryOut] = Field(description="The deliveries.")
+    next_cursor: str | None
+
+
+class TestEventOut(BaseModel):
+    """A test that will be sent."""
+
+    delivery_id: UUID = Field(description="See the deliveries for its result.")
+
+
+class RedriveIn(Body):
+    """Which dead deliveries to send again."""
+
+    delivery_ids: Annotated[list[UUID] | None, Field(max_length=MAX_REDRIVEN, description="Null: all.")] = None
+
+
+class RedriveOut(BaseModel):
+    """The number of deliveries that are sent again."""
+
+    redriven: int = Field(description=f"{MAX_REDRIVEN} at most; ask again for the rest.")
+
+
+@router.put(
+    "/{webhook_id}",
+    responses=responses("not-allowed", "too-many-webhooks")
+    | {201: {"model": WebhookWithSecret, "description": "Created, with its secret."}},
+)
+async def put_webhook(
+    webhook_id: UUID,
+    body: WebhookIn,
+    _: ServiceCaller,
+    services: AllServices,
+    response: Response,
+) -> WebhookWithSecret:
+    """Create a webhook, or change its address or types. A new one, and one that was disabled, starts at now.
+
+    The secret is in the answer of the creation only. If that answer is lost, rotate the secret.
+    """
+    try:
+        check_url(body.url, allow_private=services.allow_private_webhooks)
+    except ValueError as error:
+        raise InvalidField("url", str(error)) from None
+
+    async def store(db: AsyncSession) -> tuple[str | None, OutboxEntry | None]:
+        secret, is_news = await webhooks.store(db, webhook_id, body.url, body.types)
+        return secret, await webhooks.notify(db, webhook_id) if is_news or secret else None
+
+    secret, entry = await services.writes.run(store, f"{_KIND}/all")
+    if entry is not None:
+        services.relay.dispatch_soon(entry)
+    if secret is not None:
+        response.status_code = 201
+    return await _shown(services.sessions, webhook_id, secret)
+
+
+@router.get("", responses=responses("not-allowed"))
+async def list_webhooks(_: ServiceCaller, sessions: Database) -> WebhookList:
+    """List all webhooks; there are few."""
+    async with sessions() as db:
+        rows = await webhooks.shown(db)
+    return WebhookList(items=[WebhookOut.model_validate(row) for row in rows], next_cursor=None)
+
+
+@router.get("/{webhook_id}", responses=responses("not-allowed", "not-found"))
+async def get_webhook(webhook_id: UUID, _: ServiceCaller, sessions: Database) -> WebhookOut:
+    """Show a webhook, and how it is doing."""
+    return WebhookOut.model_validate(await _shown(sessions, webhook_id))
+
+
+@router.delete("/{webhook_id}", status_code=204, responses=responses("not-allowed"))
+async def delete_webhook(webhook_id: UUID, _: ServiceCaller, writes: RowWrites) -> Response:
+    """Delete a webhook and its deliveries. A request that is under way may still arrive."""
+
+    async def remove(db: AsyncSession) -> None:
+        await webhooks.remove(db, webhook_id)
+
+    await writes.run(remove, f"{_KIND}/{webhook_id}")
+    return Response(status_code=204)
+
+
+@router.post("/{webhook_id}/test", status_code=202, responses=responses("not-allowed", "not-found", "webhook-disabled"))
+async def send_test_event(webhook_id: UUID, _: ServiceCaller, writes: RowWrites, relay: Dispatch) -> TestEventOut:
+    """Send an event of the type `webhook.test`, in the same way as all others."""
+
+    async def add(db: AsyncSession) -> tuple[UUID, OutboxEntry]:
+        await _check_enabled(db, webhook_id)
+        return await webhook_deliveries.add_test(db, webhook_id), await webhooks.notify(db, webhook_id)
+
+    delivery_id, entry = await writes.run(add, f"{_KIND}/{webhook_id}")
+    relay.dispatch_soon(entry)
+    return TestEventOut(delivery_id=delivery_id)
+
+
+@router.post("/{webhook_id}/rotate-secret", responses=responses("not-allowed", "not-found"))
+async def rotate_webhook_secret(
+    webhook_id: UUID, _: ServiceCaller, writes: RowWrites, sessions: Database
+) -> WebhookWithSecret:
+    """Make a new secret. For a day the former one signs too, so that the receiver can change over."""
+
+    async def rotate(db: AsyncSession) -> str:
+        return await webhooks.rotate_secret(db, webhook_id)
+
+    secret = await writes.run(rotate, f"{_KIND}/{webhook_id}")
+    return await _shown(sessions, webhook_id, secret)
+
+
+@router.get("/{webhook_id}/deliveries", responses=responses("not-allowed", "not-found"))
+async def list_webhook_deliveries(webhook_id: UUID, page: Paged, _: ServiceCaller, sessions: Database) -> DeliveryList:
+    """List a webhook's deliveries, the latest first."""
+    async with sessions() as db:
+        if not await webhooks.shown(db, webhook_id):
+            raise NotFound(_KIND)
+        rows = await webhook_deliveries.log_of(db, webhook_id, page.after, page.limit + 1)
+    found = [DeliveryOut.model_validate(row) for row in rows]
+    items, has_more = cut(found, page.limit, TypeAdapter(DeliveryOut))
+    return DeliveryList(items=items, next_cursor=_cursor(items) if has_more else None)
+
+
+@router.post("/{webhook_id}/redrive", responses=responses("not-allowed", "not-found", "webhook-disabled"))
+async def redrive_webhook_deliveries(
+    webhook_id: UUID, body: RedriveIn, _: ServiceCaller, writes: RowWrites, relay: Dispatch
+) -> RedriveOut:
+    """Send dead deliveries again, the oldest first; each is tried for another day."""
+
+    async def redrive(db: AsyncSession) -> tuple[int, OutboxEntry]:
+        await _check_enabled(db, webhook_id)
+        redriven = await webhook_deliveries.redrive(db, webhook_id, body.delivery_ids)
+        return redriven, await webhooks.notify(db, webhook_id)
+
+    redriven, entry = await writes.run(redrive, f"{_KIND}/{webhook_id}")
+    relay.dispatch_soon(entry)
+    return RedriveOut(redriven=redriven)
+
+
+async def _shown(sessions: Database, webhook_id: UUID, secret: str | None = None) -> WebhookWithSecret:
+    async with sessions() as db:
+        rows = await webhooks.shown(db, webhook_id)
+    if not rows:
+        raise NotFound(_KIND)
+    return WebhookWithSecret.model_validate(rows[0]).model_copy(update={"secret": secret})
+
+
+async def _check_enabled(db: AsyncSession, webhook_id: UUID) -> None:
+    rows = await webhooks.shown(db, webhook_id)
+    if not rows:
+        raise NotFound(_KIND)
+    if rows[0].state == "disabled":
+        raise Conflict("webhook-disabled", Detail.WEBHOOK_DISABLED)
+
+
+def _cursor(items: Sequence[DeliveryOut]) -> str:
+    return next_cursor(items[-1].created_at, items[-1].id)

@@ -1,0 +1,128 @@
+"""Temporal behind TLS and mTLS, by settings alone: each handshake is real, with a proxy that ends TLS."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trustme
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
+
+from dispatch.client import connect
+
+NAME = "temporal.internal"  # in the server's certificate; its address is another
+
+
+@pytest.fixture(scope="module")
+def authorities() -> tuple[trustme.CA, trustme.CA]:
+    """The authority that server and client belong to, and another."""
+    return trustme.CA(), trustme.CA()
+
+
+@pytest.fixture
+def files(authorities: tuple[trustme.CA, trustme.CA], tmp_path: Path) -> Callable[[trustme.CA], Mapping[str, str]]:
+    """Write what a client needs whose certificate is of the given authority; gives its settings."""
+    server_authority, _ = authorities
+
+    def write(client_authority: trustme.CA) -> Mapping[str, str]:
+        shown = client_authority.issue_cert("worker.internal")
+        server_authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+        (tmp_path / "cert.pem").write_bytes(b"".join(pem.bytes() for pem in shown.cert_chain_pems))
+        shown.private_key_pem.write_to_path(tmp_path / "key.pem")
+        return {
+            "TEMPORAL_TLS_SERVER_NAME": NAME,
+            "TEMPORAL_TLS_SERVER_CA_CERT_PATH": str(tmp_path / "ca.pem"),
+            "TEMPORAL_TLS_CLIENT_CERT_PATH": str(tmp_path / "cert.pem"),
+            "TEMPORAL_TLS_CLIENT_KEY_PATH": str(tmp_path / "key.pem"),
+        }
+
+    return write
+
+
+@pytest.fixture
+async def encrypted(authorities: tuple[trustme.CA, trustme.CA], temporal: str) -> AsyncIterator[str]:
+    """The address of a proxy that ends TLS in front of Temporal, and asks for a client's certificate."""
+    authority, _ = authorities
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(NAME).configure_cert(context)
+    authority.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    async with _proxy(temporal, context) as address:
+        yield address
+
+
+async def test_a_client_with_its_certificate_is_served(
+    authorities: tuple[trustme.CA, trustme.CA], files: Callable[[trustme.CA], Mapping[str, str]], encrypted: str
+) -> None:
+    assert await _namespace(encrypted, files(authorities[0])) == "main"
+
+
+@pytest.mark.parametrize(
+    "left_out",
+    [
+        {"TEMPORAL_TLS_CLIENT_CERT_PATH", "TEMPORAL_TLS_CLIENT_KEY_PATH"},
+        {"TEMPORAL_TLS_SERVER_CA_CERT_PATH"},
+        {"TEMPORAL_TLS_SERVER_NAME"},
+    ],
+    ids=["no certificate", "an authority of nobody we know", "another name"],
+)
+async def test_each_setting_is_needed(
+    authorities: tuple[trustme.CA, trustme.CA],
+    files: Callable[[trustme.CA], Mapping[str, str]],
+    encrypted: str,
+    left_out: set[str],
+) -> None:
+    settings = {name: value for name, value in files(authorities[0]).items() if name not in left_out}
+
+    with pytest.raises(RuntimeError):
+        await _namespace(encrypted, {**settings, "TEMPORAL_TLS": "true"})
+
+
+async def test_a_certificate_of_another_authority_is_refused(
+    authorities: tuple[trustme.CA, trustme.CA], files: Callable[[trustme.CA], Mapping[str, str]], encrypted: str
+) -> None:
+    with pytest.raises(RuntimeError):
+        await _namespace(encrypted, files(authorities[1]))
+
+
+async def _namespace(address: str, settings: Mapping[str, str]) -> str:
+    """Connect with these settings, and ask Temporal for the namespace."""
+    client = await connect(environ={"TEMPORAL_ADDRESS": address, "TEMPORAL_NAMESPACE": "main", **settings})
+    answer = await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace="main"))
+    return answer.namespace_info.name
+
+
+@asynccontextmanager
+async def _proxy(upstream: str, context: ssl.SSLContext) -> AsyncIterator[str]:
+    context.set_alpn_protocols(["h2"])
+    host, _, port = upstream.partition(":")
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        to, back = await asyncio.open_connection(host, int(port))
+        await asyncio.gather(_pass(reader, back), _pass(to, writer))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    try:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    except ConnectionError:
+        pass
+    finally:
+        writer.close()

@@ -1,0 +1,23 @@
+"""The feed as a backend reads it."""
+
+from typing import Any
+
+from tests.stack import Stack, User
+
+
+async def whole_feed(stack: Stack, *, after: int = 0) -> list[dict[str, Any]]:
+    """Read all events after a cursor."""
+    backend, events = stack.user("backend", "service"), []
+    while True:
+        answer = await backend.call("GET", f"/v1/events?after={after}&limit=500")
+        assert answer.status_code == 200, answer.text
+        page = answer.json()
+        events += page["items"]
+        after = page["next_cursor"]
+        if not page["has_more"]:
+            return events
+
+
+async def feed_of(user: User) -> list[dict[str, Any]]:
+    """Read a person's events."""
+    return [each for each in await whole_feed(user.stack) if each["user_id"] == user.user_id]
