@@ -65,6 +65,7 @@ from workflows.webhook_follower import WebhookFollower
 
 GRACE = SEND_BUDGET + timedelta(seconds=5)  # at shutdown: longer than a send, so that none is cut off and made twice
 MAX_HELD = 20_000  # armed sends per provider; each costs a few KB, and must exceed arm window times rate
+_MISSED_AFTER = timedelta(seconds=5)  # a workflow task that waits for a killed worker goes to another one then
 _COLLECT_EVERY = 30.0  # seconds
 _COLLECT_PATIENCE = 120  # seconds of waiting for a quiet moment
 _CACHED_WORKFLOWS = 2_500  # more than are awake at once, about 60 KB each; other sleepers cost rows, not memory
@@ -111,6 +112,7 @@ def make_workers(
             max_cached_workflows=_CACHED_WORKFLOWS,
             max_concurrent_workflow_tasks=100,
             max_concurrent_local_activities=50,
+            sticky_queue_schedule_to_start_timeout=_MISSED_AFTER,
             workflow_task_poller_behavior=PollerBehaviorSimpleMaximum(10),
             graceful_shutdown_timeout=GRACE,
         ),

@@ -95,7 +95,8 @@ class Takeover:
                     self._look.set()
                 self._unsure = max(self._unsure - 1, 0)
                 self.holds.seen_as = worker_id if worker_id in signs else None
-            await asyncio.sleep(self._timings.shows_life_every)
+            is_new = self.holds.seen_as is None and not self._unsure  # its first heartbeat is about to write its row
+            await asyncio.sleep(self._timings.shows_life_every / (5 if is_new else 1))
 
     async def _take_over(self, worker_id: UUID) -> None:
         while True:
