@@ -314,10 +314,10 @@ export interface paths {
         };
         get?: never;
         /**
-         * Make this the active token of the caller's installation, and of no other
-         * @description Make this the active token of the caller's installation, and of no other. Missed pushes are then sent.
+         * Make this the active token of the user's installation, and of no other
+         * @description Make this the active token of the user's installation, and of no other. Missed pushes are then sent.
          *
-         *     If the caller has too many installations, the one that was not seen for longest is signed out. An installation
+         *     If the user has too many installations, the one that was not seen for longest is signed out. An installation
          *     that registered with a `sign_out_digest` moves to another user only with the same token or with the former user's
          *     ticket, else 409 `installation-taken`. A `sign_out_digest` whose ticket was used within the last hour gets 409
          *     `ticket-spent`: either this request was sent before that sign-out, or the app must make a new ticket. A lower
@@ -326,7 +326,7 @@ export interface paths {
         put: operations["register_device_token_for_user"];
         post?: never;
         /**
-         * Sign this installation out
+         * Sign this installation out, for a user
          * @description Sign this installation out. If another user has since registered the token, their registration is kept.
          *
          *     This uses up the ticket of the registration, as `POST /v1/sign-outs` does.
@@ -345,8 +345,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List the caller's device tokens
-         * @description List the caller's device tokens.
+         * List the user's device tokens
+         * @description List the user's device tokens.
          */
         get: operations["list_device_tokens_for_user"];
         put?: never;
@@ -365,15 +365,15 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Read a fasting session
+         * Read a fasting session, for a user
          * @description Read a fasting session.
          */
         get: operations["read_fasting_session_for_user"];
         /**
-         * Start a fast under an id that the caller chooses
+         * Start a fast under an id that the caller chooses, for a user
          * @description Start a fast under an id that the caller chooses.
          *
-         *     201: accepted. 200: the same fast was accepted before. 409: the id has other content, or the caller has too many
+         *     201: accepted. 200: the same fast was accepted before. 409: the id has other content, or the user has too many
          *     active fasts. A fast whose end has passed does not count.
          */
         put: operations["start_fasting_session_for_user"];
@@ -382,7 +382,7 @@ export interface paths {
         options?: never;
         head?: never;
         /**
-         * Move the goal, change the reminders, or both
+         * Move the goal, change the reminders, or both, for a user
          * @description Move the goal, change the reminders, or both.
          */
         patch: operations["change_fasting_session_for_user"];
@@ -396,8 +396,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List the caller's fasting sessions
-         * @description List the caller's fasting sessions.
+         * List the user's fasting sessions
+         * @description List the user's fasting sessions.
          */
         get: operations["list_fasting_sessions_for_user"];
         put?: never;
@@ -418,7 +418,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * End a fast
+         * End a fast, for a user
          * @description End a fast. It is completed, or broken if its goal is still ahead. Repeats are harmless.
          */
         post: operations["end_fasting_session_for_user"];
@@ -438,7 +438,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Cancel a fast
+         * Cancel a fast, for a user
          * @description Cancel a fast. Repeats are harmless.
          */
         post: operations["cancel_fasting_session_for_user"];
@@ -456,8 +456,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List the caller's conversations
-         * @description List the caller's conversations.
+         * List the user's conversations
+         * @description List the user's conversations.
          */
         get: operations["list_conversations_for_user"];
         put?: never;
@@ -477,7 +477,7 @@ export interface paths {
         };
         get?: never;
         /**
-         * Post a message under an id that the caller chooses
+         * Post a message under an id that the caller chooses, for a user
          * @description Post a message under an id that the caller chooses.
          *
          *     201: accepted. 200: the same message was accepted before. 409: the id has other content.
@@ -498,8 +498,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List a conversation's messages, including those from before the caller joined
-         * @description List a conversation's messages, including those from before the caller joined.
+         * List a conversation's messages, including those from before the user joined
+         * @description List a conversation's messages, including those from before the user joined.
          */
         get: operations["list_messages_for_user"];
         put?: never;
@@ -518,8 +518,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Read the caller's log after a cursor
-         * @description Read the caller's log after a cursor. `after` acknowledges what this installation has.
+         * Read the user's log after a cursor
+         * @description Read the user's log after a cursor. `after` acknowledges what this installation has.
          *
          *     An answer has at most 1 MiB of text, so it may have fewer items than `limit`. `has_more` says whether more follow.
          */
@@ -540,13 +540,13 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Read the caller's preferences
-         * @description Read the caller's preferences.
+         * Read the user's preferences
+         * @description Read the user's preferences.
          */
         get: operations["read_preferences_for_user"];
         /**
-         * Replace the caller's preferences
-         * @description Replace the caller's preferences. They apply at once, also to waiting pushes.
+         * Replace the user's preferences
+         * @description Replace the user's preferences. They apply at once, also to waiting pushes.
          *
          *     `reminder_minutes` also apply to running fasts that have none of their own.
          *
@@ -558,8 +558,8 @@ export interface paths {
         options?: never;
         head?: never;
         /**
-         * Change some of the caller's preferences
-         * @description Change some of the caller's preferences. A field that is left out stays, also within the quiet hours.
+         * Change some of the user's preferences
+         * @description Change some of the user's preferences. A field that is left out stays, also within the quiet hours.
          */
         patch: operations["change_preferences_for_user"];
         trace?: never;
@@ -574,8 +574,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Create a link to the caller's preference page, for a browser that has no bearer token
-         * @description Create a link to the caller's preference page, for a browser that has no bearer token.
+         * Create a link to the user's preference page, for a browser that has no bearer token
+         * @description Create a link to the user's preference page, for a browser that has no bearer token.
          *
          *     It works once. A user has at most ten links of each kind: one more ends the oldest.
          */
@@ -2081,6 +2081,75 @@ export interface components {
             cause?: string | null;
         };
         /**
+         * RedeliveryIn
+         * @description Which dead deliveries to send again.
+         */
+        RedeliveryIn: {
+            /**
+             * Delivery Ids
+             * @description Null: all.
+             */
+            delivery_ids?: string[] | null;
+        };
+        /**
+         * RedriveIn
+         * @description Which dead push tasks to redrive.
+         */
+        RedriveIn: {
+            /** @description The push provider: Apple's APNs or Google's FCM. */
+            provider?: components["schemas"]["Provider"] | null;
+            /**
+             * App Id
+             * @description Bundle id or package name of the app. null: the default app.
+             */
+            app_id?: string | null;
+            /** @description The token space of the device token. FCM has only `production`. */
+            environment?: components["schemas"]["Environment"] | null;
+            /** @description The kind of the push. */
+            kind?: components["schemas"]["Kind"] | null;
+            /**
+             * Reason
+             * @description `last_reason`, an exact match.
+             */
+            reason?: string | null;
+            /**
+             * User Id
+             * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
+             */
+            user_id?: string | null;
+            /**
+             * Conversation Id
+             * @description Id of the conversation; of a reminder: the id of its fasting session.
+             */
+            conversation_id?: string | null;
+            /**
+             * Message Id
+             * @description Id of the message. The sender chooses it, so that a repeat is harmless.
+             */
+            message_id?: string | null;
+            /**
+             * Due From
+             * @description Only pushes due at this instant or later.
+             */
+            due_from?: string | null;
+            /**
+             * Due To
+             * @description Exclusive.
+             */
+            due_to?: string | null;
+            /**
+             * Limit
+             * @description At most this many are redriven.
+             */
+            limit: number;
+            /**
+             * Dry Run
+             * @description Only show what would happen.
+             * @default false
+             */
+            dry_run: boolean;
+        };
+        /**
          * RedriveOut
          * @description The number of deliveries that are sent again.
          */
@@ -2950,7 +3019,7 @@ export interface components {
             event: string;
             /**
              * Reason
-             * @description Of `invalidated`: the provider's reason. Of `signed_out`: `too_many_installations`, or null. Of `permission_told`: the permission.
+             * @description Of `invalidated`: the provider's reason. Of `signed_out`: `too_many_installations`, `being_erased`, or null. Of `permission_told`: the permission.
              */
             reason: string | null;
         };
@@ -2992,7 +3061,10 @@ export interface components {
              * @description Minutes before the end at which the user is reminded; 0 is the end itself.
              */
             reminder_minutes?: number[] | null;
-            /** Labels */
+            /**
+             * Labels
+             * @description Up to 10 texts of the caller, by name. The app's presentation file may use them: `{label.name}`.
+             */
             labels?: {
                 [key: string]: string;
             } | null;
@@ -3525,75 +3597,6 @@ export interface components {
              * @description What operators did about it, the latest first.
              */
             actions: components["schemas"]["ShownAction"][];
-        };
-        /**
-         * RedriveIn
-         * @description Which dead push tasks to redrive.
-         */
-        api__support__push_tasks__RedriveIn: {
-            /** @description The push provider: Apple's APNs or Google's FCM. */
-            provider?: components["schemas"]["Provider"] | null;
-            /**
-             * App Id
-             * @description Bundle id or package name of the app. null: the default app.
-             */
-            app_id?: string | null;
-            /** @description The token space of the device token. FCM has only `production`. */
-            environment?: components["schemas"]["Environment"] | null;
-            /** @description The kind of the push. */
-            kind?: components["schemas"]["Kind"] | null;
-            /**
-             * Reason
-             * @description `last_reason`, an exact match.
-             */
-            reason?: string | null;
-            /**
-             * User Id
-             * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
-             */
-            user_id?: string | null;
-            /**
-             * Conversation Id
-             * @description Id of the conversation; of a reminder: the id of its fasting session.
-             */
-            conversation_id?: string | null;
-            /**
-             * Message Id
-             * @description Id of the message. The sender chooses it, so that a repeat is harmless.
-             */
-            message_id?: string | null;
-            /**
-             * Due From
-             * @description Only pushes due at this instant or later.
-             */
-            due_from?: string | null;
-            /**
-             * Due To
-             * @description Exclusive.
-             */
-            due_to?: string | null;
-            /**
-             * Limit
-             * @description At most this many are redriven.
-             */
-            limit: number;
-            /**
-             * Dry Run
-             * @description Only show what would happen.
-             * @default false
-             */
-            dry_run: boolean;
-        };
-        /**
-         * RedriveIn
-         * @description Which dead deliveries to send again.
-         */
-        api__webhooks__RedriveIn: {
-            /**
-             * Delivery Ids
-             * @description Null: all.
-             */
-            delivery_ids?: string[] | null;
         };
         /**
          * FieldError
@@ -9818,7 +9821,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["api__webhooks__RedriveIn"];
+                "application/json": components["schemas"]["RedeliveryIn"];
             };
         };
         responses: {
@@ -10820,7 +10823,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["api__support__push_tasks__RedriveIn"];
+                "application/json": components["schemas"]["RedriveIn"];
             };
         };
         responses: {
