@@ -63,8 +63,10 @@ def _preview(arguments: argparse.Namespace) -> int:
     )
     print_table((*titles, "COLOR"), [_look(found, kind) for kind in Kind])
     print()
-    titles = ("PHONE", "TEXTS", "KIND", "CASE", "CHARACTERS", "TITLE", "BODY")
-    print_table(titles, [row for phone in phones for row in _rows(found, phone)])
+    print_table(
+        ("PHONE", "TEXTS", "KIND", "CASE", "CHARACTERS", "TITLE", "BODY"),
+        [row for phone in phones for row in _rows(found, phone)],
+    )
     return 0
 
 

@@ -55,7 +55,7 @@ def _written(value: object) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class UserEvent:
+class FeedEvent:
     """One event of the feed."""
 
     id: int  # grows along the feed; the cursor

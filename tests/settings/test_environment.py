@@ -50,6 +50,7 @@ def test_what_is_not_set_has_its_default() -> None:
         "apps_file": None,
         "presentation_file": None,
         "arm_window": 60.0,
+        "webhooks_allow_private": False,
         "api_host": "127.0.0.1",
         "api_port": 8000,
         "public_url": None,

@@ -1017,6 +1017,17 @@ export interface components {
             created_at: string;
         };
         /**
+         * DeliveriesIn
+         * @description Which dead deliveries to send again.
+         */
+        DeliveriesIn: {
+            /**
+             * Delivery Ids
+             * @description Null: all.
+             */
+            delivery_ids?: string[] | null;
+        };
+        /**
          * DeliveryList
          * @description A page of deliveries, the latest first. Of accepted ones the last 1 000 are kept.
          */
@@ -1777,17 +1788,6 @@ export interface components {
              * @description Why the database is not ready, if known.
              */
             cause?: string | null;
-        };
-        /**
-         * RedeliveryIn
-         * @description Which dead deliveries to send again.
-         */
-        RedeliveryIn: {
-            /**
-             * Delivery Ids
-             * @description Null: all.
-             */
-            delivery_ids?: string[] | null;
         };
         /**
          * RedriveIn
@@ -6866,7 +6866,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["RedeliveryIn"];
+                "application/json": components["schemas"]["DeliveriesIn"];
             };
         };
         responses: {
