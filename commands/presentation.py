@@ -49,19 +49,9 @@ def _preview(arguments: argparse.Namespace) -> int:
     )
     print(f"link {found.link}, badge {found.badge}")
     print()
-    titles = (
-        "KIND",
-        "SOUND",
-        "LEVEL",
-        "RELEVANCE",
-        "CATEGORY",
-        "THREAD",
-        "CHANNEL",
-        "QUIET CHANNEL",
-        "PRIORITY",
-        "ICON",
-    )
-    print_table((*titles, "COLOR"), [_look(found, kind) for kind in Kind])
+    on_iphone = ("SOUND", "LEVEL", "RELEVANCE", "CATEGORY", "THREAD")
+    on_android = ("CHANNEL", "QUIET CHANNEL", "PRIORITY", "ICON", "COLOR")
+    print_table(("KIND", *on_iphone, *on_android), [_look(found, kind) for kind in Kind])
     print()
     print_table(
         ("PHONE", "TEXTS", "KIND", "CASE", "CHARACTERS", "TITLE", "BODY"),

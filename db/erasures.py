@@ -135,7 +135,7 @@ _BLIND = {"synchronize_session": False}
 _OLDER = text("""
     SELECT EXISTS (
         SELECT FROM pg_stat_activity
-         WHERE datname = current_database() AND pid <> pg_backend_pid()
+         WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
            AND xact_start <= CAST(:at AS timestamptz)
            AND xact_start > clock_timestamp() - CAST(:longest AS interval)
     )
