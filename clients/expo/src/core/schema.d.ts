@@ -2081,6 +2081,75 @@ export interface components {
             cause?: string | null;
         };
         /**
+         * RedeliveryIn
+         * @description Which dead deliveries to send again.
+         */
+        RedeliveryIn: {
+            /**
+             * Delivery Ids
+             * @description Null: all.
+             */
+            delivery_ids?: string[] | null;
+        };
+        /**
+         * RedriveIn
+         * @description Which dead push tasks to redrive.
+         */
+        RedriveIn: {
+            /** @description The push provider: Apple's APNs or Google's FCM. */
+            provider?: components["schemas"]["Provider"] | null;
+            /**
+             * App Id
+             * @description Bundle id or package name of the app. null: the default app.
+             */
+            app_id?: string | null;
+            /** @description The token space of the device token. FCM has only `production`. */
+            environment?: components["schemas"]["Environment"] | null;
+            /** @description The kind of the push. */
+            kind?: components["schemas"]["Kind"] | null;
+            /**
+             * Reason
+             * @description `last_reason`, an exact match.
+             */
+            reason?: string | null;
+            /**
+             * User Id
+             * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
+             */
+            user_id?: string | null;
+            /**
+             * Conversation Id
+             * @description Id of the conversation; of a reminder: the id of its fasting session.
+             */
+            conversation_id?: string | null;
+            /**
+             * Message Id
+             * @description Id of the message. The sender chooses it, so that a repeat is harmless.
+             */
+            message_id?: string | null;
+            /**
+             * Due From
+             * @description Only pushes due at this instant or later.
+             */
+            due_from?: string | null;
+            /**
+             * Due To
+             * @description Exclusive.
+             */
+            due_to?: string | null;
+            /**
+             * Limit
+             * @description At most this many are redriven.
+             */
+            limit: number;
+            /**
+             * Dry Run
+             * @description Only show what would happen.
+             * @default false
+             */
+            dry_run: boolean;
+        };
+        /**
          * RedriveOut
          * @description The number of deliveries that are sent again.
          */
@@ -2950,7 +3019,7 @@ export interface components {
             event: string;
             /**
              * Reason
-             * @description Of `invalidated`: the provider's reason. Of `signed_out`: `too_many_installations`, or null. Of `permission_told`: the permission.
+             * @description Of `invalidated`: the provider's reason. Of `signed_out`: `too_many_installations`, `being_erased`, or null. Of `permission_told`: the permission.
              */
             reason: string | null;
         };
@@ -3528,75 +3597,6 @@ export interface components {
              * @description What operators did about it, the latest first.
              */
             actions: components["schemas"]["ShownAction"][];
-        };
-        /**
-         * RedriveIn
-         * @description Which dead push tasks to redrive.
-         */
-        api__support__push_tasks__RedriveIn: {
-            /** @description The push provider: Apple's APNs or Google's FCM. */
-            provider?: components["schemas"]["Provider"] | null;
-            /**
-             * App Id
-             * @description Bundle id or package name of the app. null: the default app.
-             */
-            app_id?: string | null;
-            /** @description The token space of the device token. FCM has only `production`. */
-            environment?: components["schemas"]["Environment"] | null;
-            /** @description The kind of the push. */
-            kind?: components["schemas"]["Kind"] | null;
-            /**
-             * Reason
-             * @description `last_reason`, an exact match.
-             */
-            reason?: string | null;
-            /**
-             * User Id
-             * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
-             */
-            user_id?: string | null;
-            /**
-             * Conversation Id
-             * @description Id of the conversation; of a reminder: the id of its fasting session.
-             */
-            conversation_id?: string | null;
-            /**
-             * Message Id
-             * @description Id of the message. The sender chooses it, so that a repeat is harmless.
-             */
-            message_id?: string | null;
-            /**
-             * Due From
-             * @description Only pushes due at this instant or later.
-             */
-            due_from?: string | null;
-            /**
-             * Due To
-             * @description Exclusive.
-             */
-            due_to?: string | null;
-            /**
-             * Limit
-             * @description At most this many are redriven.
-             */
-            limit: number;
-            /**
-             * Dry Run
-             * @description Only show what would happen.
-             * @default false
-             */
-            dry_run: boolean;
-        };
-        /**
-         * RedriveIn
-         * @description Which dead deliveries to send again.
-         */
-        api__webhooks__RedriveIn: {
-            /**
-             * Delivery Ids
-             * @description Null: all.
-             */
-            delivery_ids?: string[] | null;
         };
         /**
          * FieldError
@@ -9821,7 +9821,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["api__webhooks__RedriveIn"];
+                "application/json": components["schemas"]["RedeliveryIn"];
             };
         };
         responses: {
@@ -10823,7 +10823,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["api__support__push_tasks__RedriveIn"];
+                "application/json": components["schemas"]["RedriveIn"];
             };
         };
         responses: {
