@@ -119,7 +119,7 @@ async def test_for_one_user_a_service_reaches_nothing_of_another(api: Stack, bac
         "%",
         "+ ",
         "notification-preferences",
-        f"alice/fasting-sessions/{uuid4()}/end",
+        "alice/fasting-sessions/5f0c3c0e-6d5b-4c6c-9d59-3f0f0a4f7a01/end",
         ("auth0|Zoë-日本/%" * 20)[:200],
         "\N{PILE OF POO}" * 200,
     ],
