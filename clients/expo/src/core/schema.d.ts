@@ -56,30 +56,6 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/v1/sign-outs": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Sign an installation out with its ticket
-         * @description Sign an installation out with its ticket. The answer is the same whether or not there was anything to sign out.
-         *
-         *     A ticket ends the registration that it was sent with and no later one, so it may come late, twice, or after another
-         *     user signed in. A registration with this ticket that arrives afterwards is refused. No bearer token is needed;
-         *     requests are limited by address.
-         */
-        post: operations["sign_out_by_ticket"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
     "/v1/fasting-sessions/{session_id}": {
         parameters: {
             query?: never;
@@ -171,30 +147,6 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/v1/conversations/{conversation_id}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Read one of the caller's conversations
-         * @description Read one of the caller's conversations. With scope `service`: any conversation.
-         */
-        get: operations["read_conversation"];
-        /**
-         * Create a conversation (201), or replace the members of an existing one (200)
-         * @description Create a conversation (201), or replace the members of an existing one (200).
-         */
-        put: operations["store_conversation"];
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
     "/v1/conversations": {
         parameters: {
             query?: never;
@@ -279,33 +231,6 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/v1/stream": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Follow the caller's log after a cursor, as server-sent events
-         * @description Follow the caller's log after a cursor, as server-sent events.
-         *
-         *     The id of an event `item` is the item's `seq`; its data is the same JSON as an item of `/v1/sync`. A comment is sent
-         *     every few seconds. While the stream is open, the installation is present: it gets a push only for a message that it
-         *     does not acknowledge within a few seconds. Acknowledge with `GET /v1/sync?after=`, or by reconnecting with
-         *     `Last-Event-ID`. An installation has one stream; a new one ends the old one. A stream ends when the bearer token
-         *     expires, after a day, when the client does not read, and whenever the service needs to end it. Reconnect with
-         *     `Last-Event-ID`, and nothing is lost.
-         */
-        get: operations["stream_log"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
     "/v1/notification-preferences": {
         parameters: {
             query?: never;
@@ -380,6 +305,598 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/users/{user_id}/device-tokens/{installation_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Make this the active token of the user's installation, and of no other
+         * @description Make this the active token of the user's installation, and of no other. Missed pushes are then sent.
+         *
+         *     If the user has too many installations, the one that was not seen for longest is signed out. An installation
+         *     that registered with a `sign_out_digest` moves to another user only with the same token or with the former user's
+         *     ticket, else 409 `installation-taken`. A `sign_out_digest` whose ticket was used within the last hour gets 409
+         *     `ticket-spent`: either this request was sent before that sign-out, or the app must make a new ticket. A lower
+         *     `sequence` than one that was stored with the same digest gets 409 `registration-outdated` and changes nothing.
+         */
+        put: operations["register_device_token_for_user"];
+        post?: never;
+        /**
+         * Sign this installation out, for a user
+         * @description Sign this installation out. If another user has since registered the token, their registration is kept.
+         *
+         *     This uses up the ticket of the registration, as `POST /v1/sign-outs` does.
+         */
+        delete: operations["sign_out_installation_for_user"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/users/{user_id}/device-tokens": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the user's device tokens
+         * @description List the user's device tokens.
+         */
+        get: operations["list_device_tokens_for_user"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/users/{user_id}/fasting-sessions/{session_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read a fasting session, for a user
+         * @description Read a fasting session.
+         */
+        get: operations["read_fasting_session_for_user"];
+        /**
+         * Start a fast under an id that the caller chooses, for a user
+         * @description Start a fast under an id that the caller chooses.
+         *
+         *     201: accepted. 200: the same fast was accepted before. 409: the id has other content, or the user has too many
+         *     active fasts. A fast whose end has passed does not count.
+         */
+        put: operations["start_fasting_session_for_user"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /**
+         * Move the goal, change the reminders, or both, for a user
+         * @description Move the goal, change the reminders, or both.
+         */
+        patch: operations["change_fasting_session_for_user"];
+        trace?: never;
+    };
+    "/v1/users/{user_id}/fasting-sessions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the user's fasting sessions
+         * @description List the user's fasting sessions.
+         */
+        get: operations["list_fasting_sessions_for_user"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/users/{user_id}/fasting-sessions/{session_id}/end": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * End a fast, for a user
+         * @description End a fast. It is completed, or broken if its goal is still ahead. Repeats are harmless.
+         */
+        post: operations["end_fasting_session_for_user"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/users/{user_id}/fasting-sessions/{session_id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Cancel a fast, for a user
+         * @description Cancel a fast. Repeats are harmless.
+         */
+        post: operations["cancel_fasting_session_for_user"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/users/{user_id}/conversations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the user's conversations
+         * @description List the user's conversations.
+         */
+        get: operations["list_conversations_for_user"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/users/{user_id}/conversations/{conversation_id}/messages/{message_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Post a message under an id that the caller chooses, for a user
+         * @description Post a message under an id that the caller chooses.
+         *
+         *     201: accepted. 200: the same message was accepted before. 409: the id has other content.
+         */
+        put: operations["post_message_for_user"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/users/{user_id}/conversations/{conversation_id}/messages": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List a conversation's messages, including those from before the user joined
+         * @description List a conversation's messages, including those from before the user joined.
+         */
+        get: operations["list_messages_for_user"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/users/{user_id}/sync": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read the user's log after a cursor
+         * @description Read the user's log after a cursor. `after` acknowledges what this installation has.
+         *
+         *     An answer has at most 1 MiB of text, so it may have fewer items than `limit`. `has_more` says whether more follow.
+         */
+        get: operations["sync_log_for_user"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/users/{user_id}/notification-preferences": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read the user's preferences
+         * @description Read the user's preferences.
+         */
+        get: operations["read_preferences_for_user"];
+        /**
+         * Replace the user's preferences
+         * @description Replace the user's preferences. They apply at once, also to waiting pushes.
+         *
+         *     `reminder_minutes` also apply to running fasts that have none of their own.
+         *
+         *     Clients should use PATCH: PUT resets every field that a client does not send to its default, except `mode`.
+         */
+        put: operations["replace_preferences_for_user"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /**
+         * Change some of the user's preferences
+         * @description Change some of the user's preferences. A field that is left out stays, also within the quiet hours.
+         */
+        patch: operations["change_preferences_for_user"];
+        trace?: never;
+    };
+    "/v1/users/{user_id}/preference-links": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Create a link to the user's preference page, for a browser that has no bearer token
+         * @description Create a link to the user's preference page, for a browser that has no bearer token.
+         *
+         *     It works once. A user has at most ten links of each kind: one more ends the oldest.
+         */
+        post: operations["make_preference_link_for_user"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/users/{user_id}/push-tasks/{task_id}/opened": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Record that the user tapped the notification
+         * @description Record that the user tapped the notification. The first time counts.
+         */
+        post: operations["mark_push_opened_for_user"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sign-outs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Sign an installation out with its ticket
+         * @description Sign an installation out with its ticket. The answer is the same whether or not there was anything to sign out.
+         *
+         *     A ticket ends the registration that it was sent with and no later one, so it may come late, twice, or after another
+         *     user signed in. A registration with this ticket that arrives afterwards is refused. No bearer token is needed;
+         *     requests are limited by address.
+         */
+        post: operations["sign_out_by_ticket"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/conversations/{conversation_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read one of the caller's conversations
+         * @description Read one of the caller's conversations. With scope `service`: any conversation.
+         */
+        get: operations["read_conversation"];
+        /**
+         * Create a conversation (201), or replace the members of an existing one (200)
+         * @description Create a conversation (201), or replace the members of an existing one (200).
+         */
+        put: operations["store_conversation"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/stream": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Follow the caller's log after a cursor, as server-sent events
+         * @description Follow the caller's log after a cursor, as server-sent events.
+         *
+         *     The id of an event `item` is the item's `seq`; its data is the same JSON as an item of `/v1/sync`. A comment is sent
+         *     every few seconds. While the stream is open, the installation is present: it gets a push only for a message that it
+         *     does not acknowledge within a few seconds. Acknowledge with `GET /v1/sync?after=`, or by reconnecting with
+         *     `Last-Event-ID`. An installation has one stream; a new one ends the old one. A stream ends when the bearer token
+         *     expires, after a day, when the client does not read, and whenever the service needs to end it. Reconnect with
+         *     `Last-Event-ID`, and nothing is lost.
+         */
+        get: operations["stream_log"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read what happened after a cursor
+         * @description Read what happened after a cursor. No event ever appears behind a cursor that was given out.
+         */
+        get: operations["list_events"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/webhooks/{webhook_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Show a webhook, and how it is doing
+         * @description Show a webhook, and how it is doing.
+         */
+        get: operations["get_webhook"];
+        /**
+         * Create a webhook, or change its address or types
+         * @description Create a webhook, or change its address or types. A new one, and one that was disabled, starts at now.
+         *
+         *     The secret is in the answer of the creation only. If that answer is lost, rotate the secret.
+         */
+        put: operations["put_webhook"];
+        post?: never;
+        /**
+         * Delete a webhook and its deliveries
+         * @description Delete a webhook and its deliveries. A request that is under way may still arrive.
+         */
+        delete: operations["delete_webhook"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/webhooks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List all webhooks; there are few
+         * @description List all webhooks; there are few.
+         */
+        get: operations["list_webhooks"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/webhooks/{webhook_id}/test": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send an event of the type `webhook.test`, in the same way as all others
+         * @description Send an event of the type `webhook.test`, in the same way as all others.
+         */
+        post: operations["send_test_event"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/webhooks/{webhook_id}/rotate-secret": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Make a new secret
+         * @description Make a new secret. For a day the former one signs too, so that the receiver can change over.
+         */
+        post: operations["rotate_webhook_secret"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/webhooks/{webhook_id}/deliveries": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List a webhook's deliveries, the latest first
+         * @description List a webhook's deliveries, the latest first.
+         */
+        get: operations["list_webhook_deliveries"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/webhooks/{webhook_id}/redrive": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send dead deliveries again, the oldest first; each is tried for another day
+         * @description Send dead deliveries again, the oldest first; each is tried for another day.
+         */
+        post: operations["redrive_webhook_deliveries"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/users/{user_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Erase a person: from the answer on, no push to them starts
+         * @description Erase a person: from the answer on, no push to them starts. All that is held of them is then deleted.
+         *
+         *     Until `GET /v1/erasures/{id}` says `done`, their writes get 409 `being-erased`. A repeat meanwhile gives the same
+         *     erasure. Afterwards they may come back, and start afresh.
+         */
+        delete: operations["erase_data_for_user"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/erasures/{erasure_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Tell whether an erasure is done
+         * @description Tell whether an erasure is done.
+         */
+        get: operations["read_erasure"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/users/{user_id}/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Export all that is held of a person, as lines `{"type": …, "data": {…}}`
+         * @description Export all that is held of a person, as lines `{"type": …, "data": {…}}`.
+         *
+         *     What changes meanwhile is in the lines that follow the change. 409 `being-erased` while the person is being erased.
+         *     An answer that breaks off is not complete: ask again.
+         */
+        get: operations["export_data_for_user"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/support/users/{user_id}/timeline": {
         parameters: {
             query?: never;
@@ -432,51 +949,6 @@ export interface paths {
          * @description List a user's fasting sessions.
          */
         get: operations["list_fasts_of_user"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/support/users/{user_id}/test-push": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Send a test push on the same path as every push
-         * @description Send a test push on the same path as every push. `GET /v1/support/test-pushes/{id}` shows the result.
-         *
-         *     At most 5 a minute to one user. Apple has no dry run: with `validate_only` iPhones are skipped.
-         */
-        post: operations["send_test_push"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/support/test-pushes/{test_push_id}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Show the result of a test push for each phone
-         * @description Show the result of a test push for each phone.
-         *
-         *     With `Accept: text/event-stream` the answer is a stream: an event `test_push` now and at each change, with the same
-         *     JSON as its data, until every push is settled.
-         */
-        get: operations["show_test_push"];
         put?: never;
         post?: never;
         delete?: never;
@@ -617,6 +1089,52 @@ export interface paths {
          * @description Count pushes by the day they were due, by kind, provider and app.
          */
         get: operations["count_pushes"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/support/users/{user_id}/test-push": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send a test push on the same path as every push
+         * @description Send a test push on the same path as every push. `GET /v1/support/test-pushes/{id}` shows the result.
+         *
+         *     At most 5 a minute to one user. Apple has no dry run: with `validate_only` iPhones are skipped. Needs the scope
+         *     `support` or `service`.
+         */
+        post: operations["send_test_push"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/support/test-pushes/{test_push_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Show the result of a test push for each phone
+         * @description Show the result of a test push for each phone.
+         *
+         *     With `Accept: text/event-stream` the answer is a stream: an event `test_push` now and at each change, with the same
+         *     JSON as its data, until every push is settled.
+         */
+        get: operations["show_test_push"];
         put?: never;
         post?: never;
         delete?: never;
@@ -801,6 +1319,92 @@ export interface components {
             created_at: string;
         };
         /**
+         * DeliveryList
+         * @description A page of deliveries, the latest first. Of accepted ones the last 1 000 are kept.
+         */
+        DeliveryList: {
+            /**
+             * Items
+             * @description The deliveries.
+             */
+            items: components["schemas"]["DeliveryOut"][];
+            /**
+             * Next Cursor
+             * @description Send it as `cursor` to get the next page; null: there is none.
+             */
+            next_cursor: string | null;
+        };
+        /**
+         * DeliveryOut
+         * @description One event, or test, on its way to a webhook.
+         */
+        DeliveryOut: {
+            /**
+             * Id
+             * Format: uuid
+             * @description Its id.
+             */
+            id: string;
+            /**
+             * Event Id
+             * @description Null: a test.
+             */
+            event_id: number | null;
+            /**
+             * Type
+             * @description The event's type, or `webhook.test`.
+             */
+            type: string;
+            /** @description The state of the delivery. */
+            state: components["schemas"]["DeliveryState"];
+            /**
+             * Attempts
+             * @description How many requests were made.
+             */
+            attempts: number;
+            /**
+             * Created At
+             * Format: date-time
+             * @description When it was first tried, or had to wait.
+             */
+            created_at: string;
+            /**
+             * Last Attempt At
+             * @description When the last request ended; null: none was made.
+             */
+            last_attempt_at: string | null;
+            /**
+             * Next Attempt At
+             * @description When it is tried again; null: it is not.
+             */
+            next_attempt_at: string | null;
+            /**
+             * Status
+             * @description HTTP status of the last answer; null: there was none.
+             */
+            status: number | null;
+            /**
+             * Reason
+             * @description Why the last attempt was not accepted; null: it was.
+             */
+            reason: string | null;
+            /**
+             * Latency Ms
+             * @description How long the last request took, in milliseconds.
+             */
+            latency_ms: number | null;
+        };
+        /**
+         * DeliveryState
+         * @description The state of a delivery to a webhook.
+         *
+         *     - `pending`: It waits for its next attempt.
+         *     - `accepted`: The receiver answered 2xx.
+         *     - `dead`: It was tried for a day, or the receiver is gone. It can be redriven.
+         * @enum {string}
+         */
+        DeliveryState: "pending" | "accepted" | "dead";
+        /**
          * DeviceList
          * @description A page of device tokens with their history, the last seen first.
          */
@@ -869,6 +1473,40 @@ export interface components {
          */
         Environment: "production" | "sandbox";
         /**
+         * ErasureOut
+         * @description The erasure of a person, who is not named.
+         */
+        ErasureOut: {
+            /**
+             * Id
+             * Format: uuid
+             * @description Its id.
+             */
+            id: string;
+            /** @description Whether anything of the person may be left. */
+            state: components["schemas"]["ErasureState"];
+            /**
+             * Requested At
+             * Format: date-time
+             * @description When the erasure was asked for: since then no push to the person has started.
+             */
+            requested_at: string;
+            /**
+             * Done At
+             * @description When nothing was left; null while it runs.
+             */
+            done_at: string | null;
+        };
+        /**
+         * ErasureState
+         * @description Whether anything of the person may be left.
+         *
+         *     - `running`: Something of the person may be left. Their writes are refused.
+         *     - `done`: Nothing is left. The person may come back.
+         * @enum {string}
+         */
+        ErasureState: "running" | "done";
+        /**
          * Event
          * @description What happened.
          *
@@ -904,6 +1542,135 @@ export interface components {
          * @enum {string}
          */
         Event: "registered" | "reactivated" | "rotated" | "transferred" | "signed_out" | "invalidated" | "permission_told" | "fast_started" | "goal_moved" | "fast_completed" | "fast_broken" | "fast_cancelled" | "withheld" | "waits" | "unopened" | "planned" | "attempted" | "answered" | "accepted" | "opened" | "synced" | "rejected" | "unregistered" | "expired" | "withdrawn" | "dead" | "redriven" | "test_push" | "other";
+        /**
+         * EventDetailsOut
+         * @description What an event is about; what does not apply is left out. Never a token or a text.
+         */
+        EventDetailsOut: {
+            /**
+             * Task Id
+             * @description The push.
+             */
+            task_id?: string | null;
+            /**
+             * Kind
+             * @description reminder, message or test.
+             */
+            kind?: string | null;
+            /**
+             * Session Id
+             * @description The fast of a reminder.
+             */
+            session_id?: string | null;
+            /**
+             * Conversation Id
+             * @description Of a message.
+             */
+            conversation_id?: string | null;
+            /**
+             * Message Id
+             * @description The item of the user's log.
+             */
+            message_id?: string | null;
+            /**
+             * Installation Id
+             * @description The app on the phone.
+             */
+            installation_id?: string | null;
+            /**
+             * Provider
+             * @description apns or fcm.
+             */
+            provider?: string | null;
+            /**
+             * Reason
+             * @description Why, as a stable word.
+             */
+            reason?: string | null;
+            /**
+             * Due At
+             * @description When it was due.
+             */
+            due_at?: string | null;
+            /**
+             * Webhook Id
+             * @description The disabled webhook.
+             */
+            webhook_id?: string | null;
+        };
+        /**
+         * EventList
+         * @description The events after the cursor, oldest first.
+         */
+        EventList: {
+            /**
+             * Items
+             * @description The events.
+             */
+            items: components["schemas"]["EventOut"][];
+            /**
+             * Next Cursor
+             * @description Send it as `after` next time.
+             */
+            next_cursor: number;
+            /**
+             * Has More
+             * @description Whether to ask again at once.
+             */
+            has_more: boolean;
+        };
+        /**
+         * EventOut
+         * @description One event.
+         */
+        EventOut: {
+            /**
+             * Id
+             * @description Its place in the feed.
+             */
+            id: number;
+            /**
+             * Type
+             * @description What happened.
+             * @example push.accepted
+             */
+            type: string;
+            /**
+             * Occurred At
+             * Format: date-time
+             * @description When it happened.
+             */
+            occurred_at: string;
+            /**
+             * User Id
+             * @description Whom it concerns; null if no person.
+             */
+            user_id: string | null;
+            /** @description What applies of these fields. */
+            data: components["schemas"]["EventDetailsOut"];
+        };
+        /**
+         * EventType
+         * @description What happened.
+         *
+         *     - `push.accepted`: The provider accepted a push.
+         *     - `push.dead`: A push ended without acceptance, and a person may look at it.
+         *     - `push.withdrawn`: A push was not sent by decision.
+         *     - `push.expired`: A push was no longer useful at its last check.
+         *     - `push.rejected`: The provider refused a push because of our error.
+         *     - `push.unregistered`: The provider said that the token of a push is dead.
+         *     - `push.opened`: The person tapped a push for the first time.
+         *     - `push.synced`: The app read the message of an accepted push.
+         *     - `reminder.skipped`: A reminder was set too late.
+         *     - `reminder.withheld`: A reminder was not sent: no phone, switched off, or quiet hours.
+         *     - `device_token.registered`: An installation has a new token, or is active again.
+         *     - `device_token.invalidated`: The provider said that a token is dead.
+         *     - `device_token.transferred`: Another user or installation registered the token of this user.
+         *     - `device_token.signed_out`: An installation was signed out.
+         *     - `webhook.disabled`: The receiver of a webhook answered 410.
+         * @enum {string}
+         */
+        EventType: "push.accepted" | "push.dead" | "push.withdrawn" | "push.expired" | "push.rejected" | "push.unregistered" | "push.opened" | "push.synced" | "reminder.skipped" | "reminder.withheld" | "device_token.registered" | "device_token.invalidated" | "device_token.transferred" | "device_token.signed_out" | "webhook.disabled";
         /**
          * ItemOut
          * @description One item of the caller's log.
@@ -946,12 +1713,12 @@ export interface components {
             number: number | null;
             /**
              * Sender Id
-             * @description The user who posted the message; null for a reminder.
+             * @description The user who posted the message; null for a reminder, and when that user was erased.
              */
             sender_id: string | null;
             /**
              * Body
-             * @description The text of the message; null for a reminder.
+             * @description The text of the message; null for a reminder, and when its sender was erased.
              */
             body: string | null;
             /**
@@ -1058,14 +1825,14 @@ export interface components {
             number: number;
             /**
              * Sender Id
-             * @description The user who posted the message.
+             * @description The user who posted the message; null when that user was erased.
              */
-            sender_id: string;
+            sender_id: string | null;
             /**
              * Body
-             * @description The text of the message.
+             * @description The text of the message; null when its sender was erased.
              */
-            body: string;
+            body: string | null;
             /**
              * Created At
              * Format: date-time
@@ -1314,6 +2081,17 @@ export interface components {
             cause?: string | null;
         };
         /**
+         * RedeliveryIn
+         * @description Which dead deliveries to send again.
+         */
+        RedeliveryIn: {
+            /**
+             * Delivery Ids
+             * @description Null: all.
+             */
+            delivery_ids?: string[] | null;
+        };
+        /**
          * RedriveIn
          * @description Which dead push tasks to redrive.
          */
@@ -1370,6 +2148,17 @@ export interface components {
              * @default false
              */
             dry_run: boolean;
+        };
+        /**
+         * RedriveOut
+         * @description The number of deliveries that are sent again.
+         */
+        RedriveOut: {
+            /**
+             * Redriven
+             * @description 1000 at most; ask again for the rest.
+             */
+            redriven: number;
         };
         /**
          * Redriven
@@ -2230,7 +3019,7 @@ export interface components {
             event: string;
             /**
              * Reason
-             * @description Of `invalidated`: the provider's reason. Of `signed_out`: `too_many_installations`, or null. Of `permission_told`: the permission.
+             * @description Of `invalidated`: the provider's reason. Of `signed_out`: `too_many_installations`, `being_erased`, or null. Of `permission_told`: the permission.
              */
             reason: string | null;
         };
@@ -2272,7 +3061,10 @@ export interface components {
              * @description Minutes before the end at which the user is reminded; 0 is the end itself.
              */
             reminder_minutes?: number[] | null;
-            /** Labels */
+            /**
+             * Labels
+             * @description Up to 10 texts of the caller, by name. The app's presentation file may use them: `{label.name}`.
+             */
             labels?: {
                 [key: string]: string;
             } | null;
@@ -2378,6 +3170,18 @@ export interface components {
          * @enum {string}
          */
         TaskState: "pending" | "accepted" | "rejected" | "unregistered" | "expired" | "withdrawn" | "dead";
+        /**
+         * TestEventOut
+         * @description A test that will be sent.
+         */
+        TestEventOut: {
+            /**
+             * Delivery Id
+             * Format: uuid
+             * @description See the deliveries for its result.
+             */
+            delivery_id: string;
+        };
         /**
          * TestPushIn
          * @description Which phones to test, and how.
@@ -2582,6 +3386,201 @@ export interface components {
             count: number;
         };
         /**
+         * WebhookIn
+         * @description Where to send which events.
+         */
+        WebhookIn: {
+            /**
+             * Url
+             * @description https:// only, without user name and fragment.
+             */
+            url: string;
+            /**
+             * Types
+             * @description Only these; null: all.
+             */
+            types?: components["schemas"]["EventType"][] | null;
+        };
+        /**
+         * WebhookList
+         * @description All webhooks, the newest first.
+         */
+        WebhookList: {
+            /**
+             * Items
+             * @description The webhooks.
+             */
+            items: components["schemas"]["WebhookOut"][];
+            /**
+             * Next Cursor
+             * @description Always null: there is one page.
+             */
+            next_cursor: string | null;
+        };
+        /**
+         * WebhookOut
+         * @description A webhook, and how it is doing.
+         */
+        WebhookOut: {
+            /**
+             * Id
+             * Format: uuid
+             * @description Its id.
+             */
+            id: string;
+            /**
+             * Url
+             * @description Where events are sent.
+             */
+            url: string;
+            /**
+             * Types
+             * @description Only these; null: all.
+             */
+            types: string[] | null;
+            /**
+             * State
+             * @description failing: the last request was not accepted.
+             * @enum {string}
+             */
+            state: "enabled" | "failing" | "disabled";
+            /**
+             * Created At
+             * Format: date-time
+             * @description When it was created.
+             */
+            created_at: string;
+            /**
+             * Failing Since
+             * @description Since when no request is accepted; null: it is not failing.
+             */
+            failing_since: string | null;
+            /**
+             * Last Accepted At
+             * @description When a request was last accepted; null: never.
+             */
+            last_accepted_at: string | null;
+            /**
+             * Pending
+             * @description Deliveries that failed and are tried again.
+             */
+            pending: number;
+            /**
+             * Dead
+             * @description Deliveries that were tried for a day, or gone; they can be redriven.
+             */
+            dead: number;
+            /**
+             * Behind
+             * @description Events of the feed that it has not reached yet.
+             */
+            behind: number;
+            /**
+             * Missed
+             * @description Events that were deleted before they could be sent.
+             */
+            missed: number;
+            /**
+             * Former Secret Expires At
+             * @description Until then the former secret signs too.
+             */
+            former_secret_expires_at: string | null;
+            /**
+             * Disabled At
+             * @description When it was disabled; null: it is not.
+             */
+            disabled_at: string | null;
+            /**
+             * Disabled Reason
+             * @description gone: the receiver answered 410. PUT enables it again.
+             */
+            disabled_reason: string | null;
+        };
+        /**
+         * WebhookWithSecret
+         * @description A webhook that was created, or whose secret was rotated: the only answers with the secret.
+         */
+        WebhookWithSecret: {
+            /**
+             * Id
+             * Format: uuid
+             * @description Its id.
+             */
+            id: string;
+            /**
+             * Url
+             * @description Where events are sent.
+             */
+            url: string;
+            /**
+             * Types
+             * @description Only these; null: all.
+             */
+            types: string[] | null;
+            /**
+             * State
+             * @description failing: the last request was not accepted.
+             * @enum {string}
+             */
+            state: "enabled" | "failing" | "disabled";
+            /**
+             * Created At
+             * Format: date-time
+             * @description When it was created.
+             */
+            created_at: string;
+            /**
+             * Failing Since
+             * @description Since when no request is accepted; null: it is not failing.
+             */
+            failing_since: string | null;
+            /**
+             * Last Accepted At
+             * @description When a request was last accepted; null: never.
+             */
+            last_accepted_at: string | null;
+            /**
+             * Pending
+             * @description Deliveries that failed and are tried again.
+             */
+            pending: number;
+            /**
+             * Dead
+             * @description Deliveries that were tried for a day, or gone; they can be redriven.
+             */
+            dead: number;
+            /**
+             * Behind
+             * @description Events of the feed that it has not reached yet.
+             */
+            behind: number;
+            /**
+             * Missed
+             * @description Events that were deleted before they could be sent.
+             */
+            missed: number;
+            /**
+             * Former Secret Expires At
+             * @description Until then the former secret signs too.
+             */
+            former_secret_expires_at: string | null;
+            /**
+             * Disabled At
+             * @description When it was disabled; null: it is not.
+             */
+            disabled_at: string | null;
+            /**
+             * Disabled Reason
+             * @description gone: the receiver answered 410. PUT enables it again.
+             */
+            disabled_reason: string | null;
+            /**
+             * Secret
+             * @description whsec_ and the key in base64. Only in the answers of creation and rotation.
+             */
+            secret?: string | null;
+        };
+        /**
          * WholeTask
          * @description A push task with its attempts, and the actions of people.
          */
@@ -2717,11 +3716,25 @@ export interface operations {
                 };
             };
             /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
              * @description Conflict.
              *
              *     - `installation-taken`: Another user is signed in on this installation. Send their ticket as `former_ticket`, or register under a new installation id.
              *     - `ticket-spent`: The ticket of this registration has already signed it out. Register with a new ticket.
              *     - `registration-outdated`: A registration with a higher `sequence` came first. It stays. If this one is the newest, register with a new ticket.
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
              */
             409: {
                 headers: {
@@ -2826,6 +3839,19 @@ export interface operations {
                 };
             };
             /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
              * @description Body too large.
              *
              *     - `body-too-large`: The body is larger than the API reads.
@@ -2921,6 +3947,19 @@ export interface operations {
                 };
             };
             /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
              * @description Body too large.
              *
              *     - `body-too-large`: The body is larger than the API reads.
@@ -2979,84 +4018,6 @@ export interface operations {
             };
         };
     };
-    sign_out_by_ticket: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["SignOutIn"];
-            };
-        };
-        responses: {
-            /** @description Done. There is no body. */
-            204: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /**
-             * @description Body too large.
-             *
-             *     - `body-too-large`: The body is larger than the API reads.
-             */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Invalid request.
-             *
-             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
-             */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Too many requests.
-             *
-             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
-             */
-            429: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Temporarily unavailable.
-             *
-             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
-             */
-            503: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
     read_fasting_session: {
         parameters: {
             query?: never;
@@ -3087,6 +4048,19 @@ export interface operations {
              *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
              */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3217,6 +4191,19 @@ export interface operations {
                 };
             };
             /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
              * @description Not found.
              *
              *     - `not-found`: There is no such thing, or it belongs to another user.
@@ -3234,6 +4221,7 @@ export interface operations {
              *
              *     - `session-exists`: The id belongs to a fasting session with other content. To change that one, use PATCH.
              *     - `too-many-active-fasts`: The user has as many active fasts as are allowed. End or cancel one of them first.
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
              */
             409: {
                 headers: {
@@ -3344,6 +4332,19 @@ export interface operations {
                 };
             };
             /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
              * @description Not found.
              *
              *     - `not-found`: There is no such thing, or it belongs to another user.
@@ -3361,6 +4362,7 @@ export interface operations {
              *
              *     - `session-finished`: The fasting session has ended or was cancelled. Start a new one.
              *     - `too-many-active-fasts`: The user has as many active fasts as are allowed. End or cancel one of them first.
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
              */
             409: {
                 headers: {
@@ -3466,6 +4468,19 @@ export interface operations {
                 };
             };
             /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
              * @description Body too large.
              *
              *     - `body-too-large`: The body is larger than the API reads.
@@ -3562,6 +4577,19 @@ export interface operations {
                 };
             };
             /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
              * @description Not found.
              *
              *     - `not-found`: There is no such thing, or it belongs to another user.
@@ -3578,6 +4606,7 @@ export interface operations {
              * @description Conflict.
              *
              *     - `session-finished`: The fasting session has ended or was cancelled. Start a new one.
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
              */
             409: {
                 headers: {
@@ -3684,6 +4713,19 @@ export interface operations {
                 };
             };
             /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
              * @description Not found.
              *
              *     - `not-found`: There is no such thing, or it belongs to another user.
@@ -3700,6 +4742,7 @@ export interface operations {
              * @description Conflict.
              *
              *     - `session-finished`: The fasting session has ended or was cancelled. Start a new one.
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
              */
             409: {
                 headers: {
@@ -3740,6 +4783,3642 @@ export interface operations {
              *
              *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
              *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_conversations: {
+        parameters: {
+            query?: {
+                /** @description `next_cursor` of the previous page. */
+                cursor?: string | null;
+                /** @description How many items at most. */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ConversationList"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    post_message: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Id of the conversation; of a reminder: the id of its fasting session.
+                 * @example 5faa4b89-4044-4fa1-b288-6e0e818887ba
+                 */
+                conversation_id: string;
+                /**
+                 * @description Id of the message. The sender chooses it, so that a repeat is harmless.
+                 * @example 1afeb03d-2e5e-444a-977f-16251efbd2f8
+                 */
+                message_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["MessageIn"];
+            };
+        };
+        responses: {
+            /** @description Accepted before: this is a repeat. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MessageOut"];
+                };
+            };
+            /** @description Accepted. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MessageOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `message-exists`: The id belongs to a message with other content or of another user.
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-messages`: The user has posted too many messages in this conversation. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_messages: {
+        parameters: {
+            query?: {
+                /** @description `next_cursor` of the previous page. */
+                cursor?: number | null;
+                /** @description How many items at most. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description Id of the conversation; of a reminder: the id of its fasting session.
+                 * @example 5faa4b89-4044-4fa1-b288-6e0e818887ba
+                 */
+                conversation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MessageList"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    sync_log: {
+        parameters: {
+            query: {
+                /**
+                 * @description One app on one phone. The app makes this UUID once, at its first start, and keeps it.
+                 * @example 7063b282-6d19-4db2-9465-dad38762f4f8
+                 */
+                installation_id: string;
+                /** @description 0: from the start. Acknowledges the items up to it. */
+                after?: number;
+                /** @description How many items at most. */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SyncOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `installation-inactive`: The installation is signed out. Register its token first.
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Gone.
+             *
+             *     - `cursor-too-old`: The log no longer holds the items after this cursor. Read the conversations and fasting sessions again, then continue from `next_cursor`.
+             */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    read_preferences: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PreferencesOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    replace_preferences: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The `rev` that was read, in quotes: `"7"`. If it is not the newest: 412 `preferences-changed`, unless everything in the request is stored already. So a repeat gets the same answer as the first request. */
+                "If-Match"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PreferencesBody"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PreferencesOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Changed meanwhile.
+             *
+             *     - `preferences-changed`: `If-Match` is not the newest revision. Read the preferences again, then repeat the change.
+             */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    change_preferences: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The `rev` that was read, in quotes: `"7"`. If it is not the newest: 412 `preferences-changed`, unless everything in the request is stored already. So a repeat gets the same answer as the first request. */
+                "If-Match"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PreferencesPatch"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PreferencesOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Changed meanwhile.
+             *
+             *     - `preferences-changed`: `If-Match` is not the newest revision. Read the preferences again, then repeat the change.
+             */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    make_preference_link: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["LinkIn"] | null;
+            };
+        };
+        responses: {
+            /** @description Accepted. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LinkOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    mark_push_opened: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of the push task; the phone gets it in the push's data. */
+                task_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. There is no body. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    register_device_token_for_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description One app on one phone. The app makes this UUID once, at its first start, and keeps it.
+                 * @example 7063b282-6d19-4db2-9465-dad38762f4f8
+                 */
+                installation_id: string;
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RegistrationIn"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ShownToken"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `installation-taken`: Another user is signed in on this installation. Send their ticket as `former_ticket`, or register under a new installation id.
+             *     - `ticket-spent`: The ticket of this registration has already signed it out. Register with a new ticket.
+             *     - `registration-outdated`: A registration with a higher `sequence` came first. It stays. If this one is the newest, register with a new ticket.
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    sign_out_installation_for_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description One app on one phone. The app makes this UUID once, at its first start, and keeps it.
+                 * @example 7063b282-6d19-4db2-9465-dad38762f4f8
+                 */
+                installation_id: string;
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. There is no body. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_device_tokens_for_user: {
+        parameters: {
+            query?: {
+                /** @description `next_cursor` of the previous page. */
+                cursor?: string | null;
+                /** @description How many items at most. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeviceTokenList"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    read_fasting_session_for_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Id of the fasting session. The caller chooses it, so that a repeat is harmless.
+                 * @example 9795073e-561b-40cc-ac13-f21fe4d07633
+                 */
+                session_id: string;
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    start_fasting_session_for_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Id of the fasting session. The caller chooses it, so that a repeat is harmless.
+                 * @example 9795073e-561b-40cc-ac13-f21fe4d07633
+                 */
+                session_id: string;
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["StartIn"];
+            };
+        };
+        responses: {
+            /** @description Accepted before: this is a repeat. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionOut"];
+                };
+            };
+            /** @description Accepted. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `session-exists`: The id belongs to a fasting session with other content. To change that one, use PATCH.
+             *     - `too-many-active-fasts`: The user has as many active fasts as are allowed. End or cancel one of them first.
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    change_fasting_session_for_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Id of the fasting session. The caller chooses it, so that a repeat is harmless.
+                 * @example 9795073e-561b-40cc-ac13-f21fe4d07633
+                 */
+                session_id: string;
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ChangeIn"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `session-finished`: The fasting session has ended or was cancelled. Start a new one.
+             *     - `too-many-active-fasts`: The user has as many active fasts as are allowed. End or cancel one of them first.
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_fasting_sessions_for_user: {
+        parameters: {
+            query?: {
+                /** @description `next_cursor` of the previous page. */
+                cursor?: string | null;
+                /** @description How many items at most. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionList"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    end_fasting_session_for_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Id of the fasting session. The caller chooses it, so that a repeat is harmless.
+                 * @example 9795073e-561b-40cc-ac13-f21fe4d07633
+                 */
+                session_id: string;
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `session-finished`: The fasting session has ended or was cancelled. Start a new one.
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    cancel_fasting_session_for_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Id of the fasting session. The caller chooses it, so that a repeat is harmless.
+                 * @example 9795073e-561b-40cc-ac13-f21fe4d07633
+                 */
+                session_id: string;
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `session-finished`: The fasting session has ended or was cancelled. Start a new one.
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_conversations_for_user: {
+        parameters: {
+            query?: {
+                /** @description `next_cursor` of the previous page. */
+                cursor?: string | null;
+                /** @description How many items at most. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ConversationList"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    post_message_for_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+                /**
+                 * @description Id of the conversation; of a reminder: the id of its fasting session.
+                 * @example 5faa4b89-4044-4fa1-b288-6e0e818887ba
+                 */
+                conversation_id: string;
+                /**
+                 * @description Id of the message. The sender chooses it, so that a repeat is harmless.
+                 * @example 1afeb03d-2e5e-444a-977f-16251efbd2f8
+                 */
+                message_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["MessageIn"];
+            };
+        };
+        responses: {
+            /** @description Accepted before: this is a repeat. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MessageOut"];
+                };
+            };
+            /** @description Accepted. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MessageOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `message-exists`: The id belongs to a message with other content or of another user.
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-messages`: The user has posted too many messages in this conversation. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_messages_for_user: {
+        parameters: {
+            query?: {
+                /** @description `next_cursor` of the previous page. */
+                cursor?: number | null;
+                /** @description How many items at most. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description Id of the conversation; of a reminder: the id of its fasting session.
+                 * @example 5faa4b89-4044-4fa1-b288-6e0e818887ba
+                 */
+                conversation_id: string;
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MessageList"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    sync_log_for_user: {
+        parameters: {
+            query: {
+                /**
+                 * @description One app on one phone. The app makes this UUID once, at its first start, and keeps it.
+                 * @example 7063b282-6d19-4db2-9465-dad38762f4f8
+                 */
+                installation_id: string;
+                /** @description 0: from the start. Acknowledges the items up to it. */
+                after?: number;
+                /** @description How many items at most. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SyncOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `installation-inactive`: The installation is signed out. Register its token first.
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Gone.
+             *
+             *     - `cursor-too-old`: The log no longer holds the items after this cursor. Read the conversations and fasting sessions again, then continue from `next_cursor`.
+             */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    read_preferences_for_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PreferencesOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    replace_preferences_for_user: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The `rev` that was read, in quotes: `"7"`. If it is not the newest: 412 `preferences-changed`, unless everything in the request is stored already. So a repeat gets the same answer as the first request. */
+                "If-Match"?: string | null;
+            };
+            path: {
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PreferencesBody"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PreferencesOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Changed meanwhile.
+             *
+             *     - `preferences-changed`: `If-Match` is not the newest revision. Read the preferences again, then repeat the change.
+             */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    change_preferences_for_user: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The `rev` that was read, in quotes: `"7"`. If it is not the newest: 412 `preferences-changed`, unless everything in the request is stored already. So a repeat gets the same answer as the first request. */
+                "If-Match"?: string | null;
+            };
+            path: {
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PreferencesPatch"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PreferencesOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Changed meanwhile.
+             *
+             *     - `preferences-changed`: `If-Match` is not the newest revision. Read the preferences again, then repeat the change.
+             */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    make_preference_link_for_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["LinkIn"] | null;
+            };
+        };
+        responses: {
+            /** @description Accepted. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LinkOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    mark_push_opened_for_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of the push task; the phone gets it in the push's data. */
+                task_id: string;
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. There is no body. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    sign_out_by_ticket: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SignOutIn"];
+            };
+        };
+        responses: {
+            /** @description Done. There is no body. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
              */
             429: {
                 headers: {
@@ -3941,487 +8620,11 @@ export interface operations {
                 };
             };
             /**
-             * @description Body too large.
-             *
-             *     - `body-too-large`: The body is larger than the API reads.
-             */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Invalid request.
-             *
-             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
-             */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Too many requests.
-             *
-             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
-             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
-             */
-            429: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Temporarily unavailable.
-             *
-             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
-             */
-            503: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    list_conversations: {
-        parameters: {
-            query?: {
-                /** @description `next_cursor` of the previous page. */
-                cursor?: string | null;
-                /** @description How many items at most. */
-                limit?: number;
-            };
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Done. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ConversationList"];
-                };
-            };
-            /**
-             * @description Not signed in.
-             *
-             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
-             */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Body too large.
-             *
-             *     - `body-too-large`: The body is larger than the API reads.
-             */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Invalid request.
-             *
-             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
-             */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Too many requests.
-             *
-             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
-             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
-             */
-            429: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Temporarily unavailable.
-             *
-             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
-             */
-            503: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    post_message: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /**
-                 * @description Id of the conversation; of a reminder: the id of its fasting session.
-                 * @example 5faa4b89-4044-4fa1-b288-6e0e818887ba
-                 */
-                conversation_id: string;
-                /**
-                 * @description Id of the message. The sender chooses it, so that a repeat is harmless.
-                 * @example 1afeb03d-2e5e-444a-977f-16251efbd2f8
-                 */
-                message_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["MessageIn"];
-            };
-        };
-        responses: {
-            /** @description Accepted before: this is a repeat. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["MessageOut"];
-                };
-            };
-            /** @description Accepted. */
-            201: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["MessageOut"];
-                };
-            };
-            /**
-             * @description Not signed in.
-             *
-             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
-             */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Not found.
-             *
-             *     - `not-found`: There is no such thing, or it belongs to another user.
-             */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
              * @description Conflict.
              *
-             *     - `message-exists`: The id belongs to a message with other content or of another user.
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
              */
             409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Body too large.
-             *
-             *     - `body-too-large`: The body is larger than the API reads.
-             */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Invalid request.
-             *
-             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
-             */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Too many requests.
-             *
-             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
-             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
-             *     - `too-many-messages`: The user has posted too many messages in this conversation. Repeat after the seconds in `Retry-After`.
-             */
-            429: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Temporarily unavailable.
-             *
-             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
-             */
-            503: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    list_messages: {
-        parameters: {
-            query?: {
-                /** @description `next_cursor` of the previous page. */
-                cursor?: number | null;
-                /** @description How many items at most. */
-                limit?: number;
-            };
-            header?: never;
-            path: {
-                /**
-                 * @description Id of the conversation; of a reminder: the id of its fasting session.
-                 * @example 5faa4b89-4044-4fa1-b288-6e0e818887ba
-                 */
-                conversation_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Done. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["MessageList"];
-                };
-            };
-            /**
-             * @description Not signed in.
-             *
-             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
-             */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Not found.
-             *
-             *     - `not-found`: There is no such thing, or it belongs to another user.
-             */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Body too large.
-             *
-             *     - `body-too-large`: The body is larger than the API reads.
-             */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Invalid request.
-             *
-             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
-             */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Too many requests.
-             *
-             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
-             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
-             */
-            429: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Temporarily unavailable.
-             *
-             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
-             */
-            503: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    sync_log: {
-        parameters: {
-            query: {
-                /**
-                 * @description One app on one phone. The app makes this UUID once, at its first start, and keeps it.
-                 * @example 7063b282-6d19-4db2-9465-dad38762f4f8
-                 */
-                installation_id: string;
-                /** @description 0: from the start. Acknowledges the items up to it. */
-                after?: number;
-                /** @description How many items at most. */
-                limit?: number;
-            };
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Done. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["SyncOut"];
-                };
-            };
-            /**
-             * @description Not signed in.
-             *
-             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
-             */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Not found.
-             *
-             *     - `not-found`: There is no such thing, or it belongs to another user.
-             */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Conflict.
-             *
-             *     - `installation-inactive`: The installation is signed out. Register its token first.
-             */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Gone.
-             *
-             *     - `cursor-too-old`: The log no longer holds the items after this cursor. Read the conversations and fasting sessions again, then continue from `next_cursor`.
-             */
-            410: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4531,6 +8734,19 @@ export interface operations {
                 };
             };
             /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
              * @description Not found.
              *
              *     - `not-found`: There is no such thing, or it belongs to another user.
@@ -4547,6 +8763,7 @@ export interface operations {
              * @description Conflict.
              *
              *     - `installation-inactive`: The installation is signed out. Register its token first.
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
              */
             409: {
                 headers: {
@@ -4628,9 +8845,16 @@ export interface operations {
             };
         };
     };
-    read_preferences: {
+    list_events: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description 0: from the start. */
+                after?: number;
+                /** @description How many items at most. */
+                limit?: number;
+                /** @description Only these, repeated or separated by commas; else all. */
+                types?: string[] | null;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -4643,7 +8867,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["PreferencesOut"];
+                    "application/json": components["schemas"]["EventList"];
                 };
             };
             /**
@@ -4660,11 +8884,11 @@ export interface operations {
                 };
             };
             /**
-             * @description Body too large.
+             * @description Not allowed.
              *
-             *     - `body-too-large`: The body is larger than the API reads.
+             *     - `not-allowed`: The bearer token lacks a scope.
              */
-            413: {
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4673,82 +8897,11 @@ export interface operations {
                 };
             };
             /**
-             * @description Too many requests.
+             * @description Gone.
              *
-             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
-             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             *     - `event-cursor-too-old`: The feed no longer holds the events after this cursor. Continue from `next_cursor`.
              */
-            429: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Temporarily unavailable.
-             *
-             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
-             */
-            503: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    replace_preferences: {
-        parameters: {
-            query?: never;
-            header?: {
-                /** @description The `rev` that was read, in quotes: `"7"`. If it is not the newest: 412 `preferences-changed`, unless everything in the request is stored already. So a repeat gets the same answer as the first request. */
-                "If-Match"?: string | null;
-            };
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["PreferencesBody"];
-            };
-        };
-        responses: {
-            /** @description Done. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["PreferencesOut"];
-                };
-            };
-            /**
-             * @description Not signed in.
-             *
-             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
-             */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Changed meanwhile.
-             *
-             *     - `preferences-changed`: `If-Match` is not the newest revision. Read the preferences again, then repeat the change.
-             */
-            412: {
+            410: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4815,136 +8968,163 @@ export interface operations {
             };
         };
     };
-    change_preferences: {
-        parameters: {
-            query?: never;
-            header?: {
-                /** @description The `rev` that was read, in quotes: `"7"`. If it is not the newest: 412 `preferences-changed`, unless everything in the request is stored already. So a repeat gets the same answer as the first request. */
-                "If-Match"?: string | null;
-            };
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["PreferencesPatch"];
-            };
-        };
-        responses: {
-            /** @description Done. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["PreferencesOut"];
-                };
-            };
-            /**
-             * @description Not signed in.
-             *
-             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
-             */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Changed meanwhile.
-             *
-             *     - `preferences-changed`: `If-Match` is not the newest revision. Read the preferences again, then repeat the change.
-             */
-            412: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Body too large.
-             *
-             *     - `body-too-large`: The body is larger than the API reads.
-             */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Invalid request.
-             *
-             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
-             */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Too many requests.
-             *
-             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
-             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
-             */
-            429: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Temporarily unavailable.
-             *
-             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
-             */
-            503: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    make_preference_link: {
+    get_webhook: {
         parameters: {
             query?: never;
             header?: never;
-            path?: never;
+            path: {
+                /**
+                 * @description Id of the webhook. The caller chooses it, so that a repeat is harmless.
+                 * @example 3bed6d2e-3c21-4fff-9c43-af43d9e1190c
+                 */
+                webhook_id: string;
+            };
             cookie?: never;
         };
-        requestBody?: {
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    put_webhook: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Id of the webhook. The caller chooses it, so that a repeat is harmless.
+                 * @example 3bed6d2e-3c21-4fff-9c43-af43d9e1190c
+                 */
+                webhook_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
             content: {
-                "application/json": components["schemas"]["LinkIn"] | null;
+                "application/json": components["schemas"]["WebhookIn"];
             };
         };
         responses: {
-            /** @description Accepted. */
+            /** @description Accepted before: this is a repeat. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookWithSecret"];
+                };
+            };
+            /** @description Created, with its secret. */
             201: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["LinkOut"];
+                    "application/json": components["schemas"]["WebhookWithSecret"];
                 };
             };
             /**
@@ -4953,6 +9133,32 @@ export interface operations {
              *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
              */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `too-many-webhooks`: There are as many webhooks as are allowed. Delete one of them first.
+             */
+            409: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5019,13 +9225,16 @@ export interface operations {
             };
         };
     };
-    mark_push_opened: {
+    delete_webhook: {
         parameters: {
             query?: never;
             header?: never;
             path: {
-                /** @description Id of the push task; the phone gets it in the push's data. */
-                task_id: string;
+                /**
+                 * @description Id of the webhook. The caller chooses it, so that a repeat is harmless.
+                 * @example 3bed6d2e-3c21-4fff-9c43-af43d9e1190c
+                 */
+                webhook_id: string;
             };
             cookie?: never;
         };
@@ -5052,11 +9261,974 @@ export interface operations {
                 };
             };
             /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_webhooks: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookList"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    send_test_event: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Id of the webhook. The caller chooses it, so that a repeat is harmless.
+                 * @example 3bed6d2e-3c21-4fff-9c43-af43d9e1190c
+                 */
+                webhook_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Accepted. The rest follows. */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TestEventOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
              * @description Not found.
              *
              *     - `not-found`: There is no such thing, or it belongs to another user.
              */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `webhook-disabled`: The webhook is disabled. Store it again to enable it.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    rotate_webhook_secret: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Id of the webhook. The caller chooses it, so that a repeat is harmless.
+                 * @example 3bed6d2e-3c21-4fff-9c43-af43d9e1190c
+                 */
+                webhook_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookWithSecret"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_webhook_deliveries: {
+        parameters: {
+            query?: {
+                /** @description `next_cursor` of the previous page. */
+                cursor?: string | null;
+                /** @description How many items at most. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description Id of the webhook. The caller chooses it, so that a repeat is harmless.
+                 * @example 3bed6d2e-3c21-4fff-9c43-af43d9e1190c
+                 */
+                webhook_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeliveryList"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    redrive_webhook_deliveries: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Id of the webhook. The caller chooses it, so that a repeat is harmless.
+                 * @example 3bed6d2e-3c21-4fff-9c43-af43d9e1190c
+                 */
+                webhook_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RedeliveryIn"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RedriveOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `webhook-disabled`: The webhook is disabled. Store it again to enable it.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    erase_data_for_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Accepted. The rest follows. */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErasureOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    read_erasure: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of the erasure, from the answer to `DELETE /v1/users/{user_id}`. */
+                erasure_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErasureOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    export_data_for_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description One line for each thing held. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-ndjson": string;
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5142,7 +10314,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
+                 * @description Percent-encoded; a slash in it is `%2F`.
                  * @example alice
                  */
                 user_id: string;
@@ -5269,7 +10441,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
+                 * @description Percent-encoded; a slash in it is `%2F`.
                  * @example alice
                  */
                 user_id: string;
@@ -5396,7 +10568,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
+                 * @description Percent-encoded; a slash in it is `%2F`.
                  * @example alice
                  */
                 user_id: string;
@@ -5412,268 +10584,6 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["SessionList"];
-                };
-            };
-            /**
-             * @description Not signed in.
-             *
-             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
-             */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Not allowed.
-             *
-             *     - `not-allowed`: The bearer token lacks a scope.
-             */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Not found.
-             *
-             *     - `not-found`: There is no such thing, or it belongs to another user.
-             */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Body too large.
-             *
-             *     - `body-too-large`: The body is larger than the API reads.
-             */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Invalid request.
-             *
-             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
-             */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Too many requests.
-             *
-             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
-             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
-             */
-            429: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Temporarily unavailable.
-             *
-             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
-             */
-            503: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    send_test_push: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /**
-                 * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
-                 * @example alice
-                 */
-                user_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["TestPushIn"];
-            };
-        };
-        responses: {
-            /** @description Accepted. The rest follows. */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ShownTestPush"];
-                };
-            };
-            /**
-             * @description Not signed in.
-             *
-             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
-             */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Not allowed.
-             *
-             *     - `not-allowed`: The bearer token lacks a scope.
-             */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Not found.
-             *
-             *     - `not-found`: There is no such thing, or it belongs to another user.
-             */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Conflict.
-             *
-             *     - `no-active-token`: No push can be sent: the user, or the installation, has no active device token. `reason` says which.
-             */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Body too large.
-             *
-             *     - `body-too-large`: The body is larger than the API reads.
-             */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Invalid request.
-             *
-             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
-             */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Too many requests.
-             *
-             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
-             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
-             */
-            429: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Temporarily unavailable.
-             *
-             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
-             */
-            503: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    show_test_push: {
-        parameters: {
-            query?: never;
-            header?: {
-                /** @description `text/event-stream`: answer with a stream of changes. */
-                accept?: string;
-            };
-            path: {
-                /** @description Id of the test push. */
-                test_push_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description The result, or each change. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ShownTestPush"];
-                    "text/event-stream": unknown;
                 };
             };
             /**
@@ -6180,6 +11090,7 @@ export interface operations {
             /**
              * @description Conflict.
              *
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
              *     - `push-not-dead`: Only a dead push task can be redriven.
              *     - `redrive-refused`: The push may not be sent any more. `reason` says why.
              */
@@ -6403,6 +11314,7 @@ export interface operations {
             /**
              * @description Conflict.
              *
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
              *     - `brake-resumed`: Somebody has already resumed this route.
              */
             409: {
@@ -6518,6 +11430,269 @@ export interface operations {
              *     - `not-allowed`: The bearer token lacks a scope.
              */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    send_test_push: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TestPushIn"];
+            };
+        };
+        responses: {
+            /** @description Accepted. The rest follows. */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ShownTestPush"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             *     - `no-active-token`: No push can be sent: the user, or the installation, has no active device token. `reason` says which.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    show_test_push: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description `text/event-stream`: answer with a stream of changes. */
+                accept?: string;
+            };
+            path: {
+                /** @description Id of the test push. */
+                test_push_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The result, or each change. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ShownTestPush"];
+                    "text/event-stream": unknown;
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
