@@ -11,6 +11,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 from api import (
+    acting,
     conversations,
     device_tokens,
     document,
@@ -34,6 +35,7 @@ from api.console.session import ConsoleServices
 from api.dependencies import ReadinessCheck, Services
 from api.front_page import front_page
 from api.http import problems
+from api.http.api_keys import ApiKeys
 from api.http.auth import TokenCheck
 from api.http.bounds import RequestBounds
 from api.http.rates import Rate, Rates, RunningRequests
@@ -87,7 +89,7 @@ def create_app(
         exposition = expose(metrics.API, [CertificateExpiry(certificate_files())], metered.port)
         app.state.services = Services(
             sessions=sessions,
-            tokens=TokenCheck(auth),
+            tokens=TokenCheck(auth, ApiKeys(sessions)),
             rates=rates,
             sign_outs=Rate(parse(SIGN_OUTS)),
             running=running,
@@ -123,6 +125,7 @@ def create_app(
     )
     problems.install(app)
     document.install(app, settings.public_address)
+    app.add_middleware(acting.RawUserIds)
     app.add_middleware(RequestBounds, timeout=limits.request_timeout, most=limits.most_requests)
     app.add_middleware(BodyLimit)  # added later, so passed earlier: an unfinished body takes no request's place
     if limits.cors_origins:
@@ -136,22 +139,19 @@ def create_app(
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestMetrics)
     app.add_middleware(RequestLog)
-    for resource in (
-        device_tokens,
-        sign_outs,
-        fasting_sessions,
-        conversations,
-        sync,
-        stream,
-        preferences,
-        preference_links,
-        push_tasks,
-        events,
-        webhooks,
-        erasures,
-        support,
-        operations,
-    ):
+    acting.include_user_routers(
+        app,
+        [
+            device_tokens.user_router,
+            fasting_sessions.user_router,
+            conversations.user_router,
+            sync.user_router,
+            preferences.user_router,
+            preference_links.user_router,
+            push_tasks.user_router,
+        ],
+    )
+    for resource in (sign_outs, conversations, stream, events, webhooks, erasures, support, operations):
         app.include_router(resource.router)
     front = front_page(settings)
     app.add_route("/", lambda _: front, include_in_schema=False)

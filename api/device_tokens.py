@@ -8,7 +8,7 @@ from fastapi import APIRouter, Response
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import AllowedApps, AnyCaller, Database, Paged, RowWrites, cut, next_cursor
+from api.dependencies import AllowedApps, Database, Paged, RowWrites, UserCaller, cut, next_cursor
 from api.fields import Body, Ticket
 from api.http.problem_types import responses
 from api.http.problems import Detail
@@ -24,7 +24,7 @@ from domain.push import APP_ID, LONGEST_APP_ID, Environment, Provider
 from operations import revival as revivals
 from push.payload_limit import is_usable
 
-router = APIRouter(prefix="/v1/device-tokens", tags=["device tokens"])
+user_router = APIRouter(prefix="/device-tokens", tags=["device tokens"])
 LARGEST_SEQUENCE = 2**53 - 1  # which every client's numbers hold
 
 
@@ -127,14 +127,14 @@ class DeviceTokenList(BaseModel):
 _TOKEN = TypeAdapter(ShownToken)
 
 
-@router.put(
+@user_router.put(
     "/{installation_id}",
     responses=responses("installation-taken", "ticket-spent", "registration-outdated", "being-erased"),
 )
 async def register_device_token(
     installation_id: UUID,
     body: RegistrationIn,
-    caller: AnyCaller,
+    caller: UserCaller,
     writes: RowWrites,
     apps: AllowedApps,
 ) -> ShownToken:
@@ -162,8 +162,8 @@ async def register_device_token(
     return device_history.shown(row, {installation_id})
 
 
-@router.get("", responses=responses())
-async def list_device_tokens(caller: AnyCaller, sessions: Database, page: Paged) -> DeviceTokenList:
+@user_router.get("", responses=responses())
+async def list_device_tokens(caller: UserCaller, sessions: Database, page: Paged) -> DeviceTokenList:
     """List the caller's device tokens."""
     async with sessions() as db:
         rows = await device_tokens.owned_by(db, caller.user_id, page.after, page.limit + 1)
@@ -175,8 +175,8 @@ async def list_device_tokens(caller: AnyCaller, sessions: Database, page: Paged)
     )
 
 
-@router.delete("/{installation_id}", status_code=204, responses=responses())
-async def sign_out_installation(installation_id: UUID, caller: AnyCaller, writes: RowWrites) -> Response:
+@user_router.delete("/{installation_id}", status_code=204, responses=responses())
+async def sign_out_installation(installation_id: UUID, caller: UserCaller, writes: RowWrites) -> Response:
     """Sign this installation out. If another user has since registered the token, their registration is kept.
 
     This uses up the ticket of the registration, as `POST /v1/sign-outs` does.

@@ -4,18 +4,16 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import datetime
-from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Request
-from pydantic import AfterValidator
+from fastapi import APIRouter, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from api.acting import UserIdInPath
 from api.dependencies import Database, ErasureKey, Exports, RowWrites, ServiceCaller
-from api.fields import Out, printable
-from api.http.auth import LONGEST_USER_ID
+from api.fields import Out
 from api.http.connection import ConnectionState
 from api.http.problem_types import responses
 from api.http.problems import Detail, ServiceUnavailable
@@ -26,7 +24,6 @@ from domain.problems import NotFound, being_erased
 from operations import erasure
 
 router = APIRouter(prefix="/v1", tags=["people"])
-UserId = Annotated[str, Path(min_length=1, max_length=LONGEST_USER_ID), AfterValidator(printable)]
 _LINES = "application/x-ndjson"
 
 
@@ -39,8 +36,8 @@ class ErasureOut(Out):
     done_at: datetime | None
 
 
-@router.delete("/users/{user_id:path}", status_code=202, responses=responses("not-allowed"))
-async def erase_data(user_id: UserId, _: ServiceCaller, writes: RowWrites, key: ErasureKey) -> ErasureOut:
+@router.delete("/users/{user_id:encoded}", status_code=202, responses=responses("not-allowed"))
+async def erase_data(user_id: UserIdInPath, _: ServiceCaller, writes: RowWrites, key: ErasureKey) -> ErasureOut:
     """Erase a person: from the answer on, no push to them starts. All that is held of them is then deleted.
 
     Until `GET /v1/erasures/{id}` says `done`, their writes get 409 `being-erased`. A repeat meanwhile gives the same
@@ -81,13 +78,14 @@ class Export(StreamingResponse):
 
 
 @router.get(
-    "/users/{user_id:path}/export",
+    "/users/{user_id:encoded}/export",
+    status_code=200,
     response_class=Export,
     responses=responses("not-allowed", "being-erased")
     | {200: {"content": {_LINES: {}}, "description": "One line for each thing held."}},
 )
 async def export_data(
-    user_id: UserId, request: Request, _: ServiceCaller, sessions: Database, places: Exports
+    user_id: UserIdInPath, request: Request, _: ServiceCaller, sessions: Database, places: Exports
 ) -> Export:
     """Export all that is held of a person, as lines `{"type": …, "data": {…}}`.
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from pydantic import AliasPath, BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import AnyCaller, Database, Dispatch, Page, Paged, RowWrites, next_cursor
+from api.dependencies import Database, Dispatch, Page, Paged, RowWrites, UserCaller, next_cursor
 from api.fields import Body, Instant, Labels, Out, ReminderMinutes
 from api.http.problem_types import responses
 from api.http.problems import Detail
@@ -23,7 +23,7 @@ from domain.problems import Conflict, NotFound
 from domain.reminders import ReminderState, rescheduled
 from domain.sessions import FastingSession, SessionStatus, already_finished, check_times, finished_status
 
-router = APIRouter(prefix="/v1/fasting-sessions", tags=["fasting sessions"])
+user_router = APIRouter(prefix="/fasting-sessions", tags=["fasting sessions"])
 
 
 class StartIn(Body):
@@ -73,7 +73,7 @@ class SessionList(BaseModel):
     next_cursor: str | None
 
 
-@router.put(
+@user_router.put(
     "/{session_id}",
     status_code=201,
     responses=responses("not-found", "session-exists", "too-many-active-fasts", "being-erased")
@@ -82,7 +82,7 @@ class SessionList(BaseModel):
 async def start_fasting_session(
     session_id: UUID,
     body: StartIn,
-    caller: AnyCaller,
+    caller: UserCaller,
     writes: RowWrites,
     relay: Dispatch,
     response: Response,
@@ -118,8 +118,8 @@ async def start_fasting_session(
     return answer
 
 
-@router.get("", responses=responses())
-async def list_fasting_sessions(caller: AnyCaller, sessions: Database, page: Paged) -> SessionList:
+@user_router.get("", responses=responses())
+async def list_fasting_sessions(caller: UserCaller, sessions: Database, page: Paged) -> SessionList:
     """List the caller's fasting sessions."""
     return await list_of(caller.user_id, sessions, page)
 
@@ -141,8 +141,8 @@ async def page_of(db: AsyncSession, user_id: str, page: Page) -> SessionList:
     )
 
 
-@router.get("/{session_id}", responses=responses("not-found"))
-async def read_fasting_session(session_id: UUID, caller: AnyCaller, sessions: Database) -> SessionOut:
+@user_router.get("/{session_id}", responses=responses("not-found"))
+async def read_fasting_session(session_id: UUID, caller: UserCaller, sessions: Database) -> SessionOut:
     """Read a fasting session."""
     async with sessions() as db:
         session = await fasting_sessions.read(db, session_id)
@@ -151,11 +151,11 @@ async def read_fasting_session(session_id: UUID, caller: AnyCaller, sessions: Da
         return (await _out(db, [session]))[0]
 
 
-@router.patch(
+@user_router.patch(
     "/{session_id}", responses=responses("not-found", "session-finished", "too-many-active-fasts", "being-erased")
 )
 async def change_fasting_session(
-    session_id: UUID, body: ChangeIn, caller: AnyCaller, writes: RowWrites, relay: Dispatch
+    session_id: UUID, body: ChangeIn, caller: UserCaller, writes: RowWrites, relay: Dispatch
 ) -> SessionOut:
     """Move the goal, change the reminders, or both."""
 
@@ -181,14 +181,16 @@ async def change_fasting_session(
     return _dispatched(relay, await writes.run(store, _row(session_id)))
 
 
-@router.post("/{session_id}/end", responses=responses("not-found", "session-finished", "being-erased"))
-async def end_fasting_session(session_id: UUID, caller: AnyCaller, writes: RowWrites, relay: Dispatch) -> SessionOut:
+@user_router.post("/{session_id}/end", responses=responses("not-found", "session-finished", "being-erased"))
+async def end_fasting_session(session_id: UUID, caller: UserCaller, writes: RowWrites, relay: Dispatch) -> SessionOut:
     """End a fast. It is completed, or broken if its goal is still ahead. Repeats are harmless."""
     return await _finish(session_id, caller.user_id, SessionStatus.COMPLETED, writes, relay)
 
 
-@router.post("/{session_id}/cancel", responses=responses("not-found", "session-finished", "being-erased"))
-async def cancel_fasting_session(session_id: UUID, caller: AnyCaller, writes: RowWrites, relay: Dispatch) -> SessionOut:
+@user_router.post("/{session_id}/cancel", responses=responses("not-found", "session-finished", "being-erased"))
+async def cancel_fasting_session(
+    session_id: UUID, caller: UserCaller, writes: RowWrites, relay: Dispatch
+) -> SessionOut:
     """Cancel a fast. Repeats are harmless."""
     return await _finish(session_id, caller.user_id, SessionStatus.CANCELLED, writes, relay)
 

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from api.dependencies import AllServices, AnyCaller
+from api.dependencies import AllServices, UserCaller
 from api.http.connection import ConnectionState
 from api.http.problem_types import responses
 from api.streams.open_streams import OpenStreams, Stream
@@ -137,13 +137,13 @@ def cursor_at(
     "",
     status_code=200,
     response_class=EventStream,
-    responses=responses("not-found", "installation-inactive", "being-erased", "cursor-too-old")
+    responses=responses("act-for-a-user", "not-found", "installation-inactive", "being-erased", "cursor-too-old")
     | {200: {"description": "Events, until the stream ends."}},
 )
 async def stream_log(
     request: Request,
     installation_id: UUID,
-    caller: AnyCaller,
+    caller: UserCaller,
     services: AllServices,
     cursor: Annotated[Cursor, Depends(cursor_at)],
 ) -> EventStream:

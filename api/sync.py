@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import LARGEST_PAGE, AllServices, AnyCaller
+from api.dependencies import LARGEST_PAGE, AllServices, UserCaller
 from api.fields import Out
 from api.http.problem_types import responses
 from api.http.problems import Detail
@@ -22,7 +22,7 @@ from domain.messages import LogItem
 from domain.presentation import Presentation
 from domain.problems import CursorTooOld, InvalidField
 
-router = APIRouter(prefix="/v1/sync", tags=["messages"])
+user_router = APIRouter(prefix="/sync", tags=["messages"])
 MAX_SEQ = 2**63 - 1
 
 
@@ -50,10 +50,10 @@ class SyncOut(BaseModel):
     refresh_required: bool = Field(description="The app should get its token from the system and register again.")
 
 
-@router.get("", responses=responses("not-found", "installation-inactive", "being-erased", "cursor-too-old"))
+@user_router.get("", responses=responses("not-found", "installation-inactive", "being-erased", "cursor-too-old"))
 async def sync_log(
     installation_id: UUID,
-    caller: AnyCaller,
+    caller: UserCaller,
     services: AllServices,
     after: Annotated[
         int, Query(ge=0, le=MAX_SEQ, description="0: from the start. Acknowledges the items up to it.")

@@ -17,7 +17,7 @@ from sqlalchemy.types import Text
 
 from db.engine import Sessions
 from db.models.events import EventFeed, EventRow, UnnumberedEvent
-from domain.events import Event, EventDetails, EventType
+from domain.events import EventDetails, EventType, UserEvent
 
 NUMBERED_AT_ONCE = 5000
 _LOOKED_AT = 50_000  # events in one page at most, where few are of the wanted types
@@ -37,7 +37,7 @@ class FeedExtent:
 class EventPage:
     """Some events of the feed, in its order."""
 
-    items: Sequence[Event]
+    items: Sequence[UserEvent]
     until: int  # all wanted events up to here are in it
     has_more: bool  # after them
 
@@ -82,7 +82,7 @@ async def page_after(
 class LatestEvents:
     """Some events, the newest first."""
 
-    items: Sequence[Event]
+    items: Sequence[UserEvent]
     before: int | None  # earlier ones are below this number; None: there are none
 
 
@@ -107,7 +107,7 @@ async def latest(
     return LatestEvents([_event(row) for row in rows], floor + 1 if floor > found.horizon else None)
 
 
-async def by_number(db: AsyncSession, numbers: Collection[int]) -> dict[int, Event]:
+async def by_number(db: AsyncSession, numbers: Collection[int]) -> dict[int, UserEvent]:
     """Read events; those that were deleted are left out."""
     query = select(*_SHOWN).where(EventRow.number == func.any(bindparam("numbers", list(numbers), type_=_NUMBERS)))
     return {row.number: _event(row) for row in await db.execute(query)}
@@ -119,9 +119,9 @@ async def note_webhook_disabled(db: AsyncSession, webhook_id: UUID, reason: str)
     await db.execute(insert(UnnumberedEvent).values(occurred_at=func.clock_timestamp(), **values))
 
 
-def _event(row: Row[Any]) -> Event:
+def _event(row: Row[Any]) -> UserEvent:
     details = EventDetails(**{name: getattr(row, name) for name in _DETAILS})
-    return Event(row.number, row.type, row.occurred_at, row.user_id, details)
+    return UserEvent(row.number, row.type, row.occurred_at, row.user_id, details)
 
 
 _NUMBERS = ARRAY(EventRow.number.type)

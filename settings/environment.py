@@ -111,7 +111,7 @@ ANY_AUDIENCE = "*"
 
 
 class AuthSettings(_Section):
-    """How bearer tokens are checked: exactly one of a shared secret and a key set's address.
+    """How JWTs are checked: by a shared secret or by a key set. With neither, only API keys are accepted.
 
     A key set's issuer also signs for other services, so its tokens need an audience, or `*` for any.
     """
@@ -124,10 +124,12 @@ class AuthSettings(_Section):
     issuer: ClaimValue | None = None
 
     @model_validator(mode="after")
-    def _exactly_one_way(self) -> Self:
-        if (self.jwt_secret is None) == (self.jwks_url is None):
+    def _one_way_at_most(self) -> Self:
+        if self.jwt_secret is not None and self.jwks_url is not None:
+            raise ValueError("set only one of AUTH_JWT_SECRET and AUTH_JWKS_URL, which check JWTs in two ways")
+        if self.jwt_secret is None and self.jwks_url is None and (self.audience or self.issuer):
             raise ValueError(
-                "set exactly one of AUTH_JWT_SECRET and AUTH_JWKS_URL, so that bearer tokens can be checked"
+                "AUTH_AUDIENCE and AUTH_ISSUER are claims of JWTs: also set AUTH_JWT_SECRET or AUTH_JWKS_URL"
             )
         if self.jwt_secret is not None and len(self.jwt_secret.get_secret_value().encode()) < 32:
             raise ValueError("AUTH_JWT_SECRET must have at least 32 bytes")

@@ -44,8 +44,8 @@ NAMES: Mapping[str, str] = {
     "ShownToken.time_zone": "IANA name of the phone's time zone; null if it is not known.",
     "ShownTokenEvent.event": "`registered`, `reactivated`, `rotated`, `transferred`, `signed_out`, `invalidated` or "
     "`permission_told`.",
-    "ShownTokenEvent.reason": "Of `invalidated`: the provider's reason. Of `signed_out`: `too_many_installations`, or "
-    "null. Of `permission_told`: the permission.",
+    "ShownTokenEvent.reason": "Of `invalidated`: the provider's reason. Of `signed_out`: `too_many_installations`, "
+    "`being_erased`, or null. Of `permission_told`: the permission.",
     # fasting sessions
     "due_at": "When the push is due.",
     "ended_at": "When the fast was ended or cancelled; null while it is active.",

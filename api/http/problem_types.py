@@ -58,6 +58,13 @@ PROBLEMS: Mapping[str, ProblemType] = {
             "This needs a bearer token with the scope service.",
         ),
         ProblemType(
+            "act-for-a-user",
+            403,
+            "The bearer token has the scope `service`, and this route is a user's own. Use the one below "
+            "`/v1/users/{user_id}/` that the answer names.",
+            "A bearer token with the scope service acts for users: use /v1/users/{user_id}/device-tokens.",
+        ),
+        ProblemType(
             "not-found",
             404,
             "There is no such thing, or it belongs to another user.",

@@ -43,9 +43,14 @@ class Detail(StrEnum):
     UNEXPECTED = "Something went wrong on our side."
     NOT_SIGNED_IN = "Send a bearer token in the Authorization header."
     NOT_VALID = "The bearer token is not valid ({error})."
+    UNKNOWN_API_KEY = "There is no such API key."
+    EXPIRED_API_KEY = "This API key has expired."
+    REVOKED_API_KEY = "This API key was revoked."
+    ONLY_API_KEYS = "Only API keys are accepted here, which begin with fbk_."
     INVALID_SUBJECT = "The bearer token's sub must be a user id of 1 to {most} printable characters."
     NO_KEYS = "The keys that check bearer tokens are not available. Try again."
     NEEDS_SCOPE = "This needs a bearer token with the scope {scope}."
+    ACT_FOR_A_USER = "A bearer token with the scope service acts for users: use {path}."
     NOT_JSON = "The body is not valid JSON."
     NOT_AN_OBJECT = "The body must be a JSON object, sent as application/json."
     UNKNOWN_FIELD = "There is no such field."
@@ -98,7 +103,18 @@ class ServiceUnavailable(Exception):
 
 
 class Forbidden(Exception):
-    """The bearer token lacks a scope."""
+    """The bearer token may not do this."""
+
+    code = "not-allowed"
+
+
+class ActForUser(Forbidden):
+    """A service came to a route of the user's own."""
+
+    code = "act-for-a-user"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(Detail.ACT_FOR_A_USER.format(path=path))
 
 
 EXPECTED: Mapping[type[Exception], tuple[int, str]] = {  # status, and the type's last part unless the error has one
@@ -185,6 +201,8 @@ async def _expected(_: Request, error: Exception) -> ProblemResponse:
     match error:
         case Unauthorized():
             headers = {"WWW-Authenticate": "Bearer"}
+        case Forbidden():
+            code = error.code
         case Conflict():
             code, more = error.code, {"reason": error.reason}
         case CursorTooOld() | EventCursorTooOld():

@@ -1,10 +1,10 @@
-"""Tables of operations: workers, leases, cutoffs, support actions, and sign-ins to our pages."""
+"""Tables of operations: workers, leases, cutoffs, support actions, API keys, and sign-ins to our pages."""
 
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, String, func, text
+from sqlalchemy import ARRAY, BigInteger, CheckConstraint, ForeignKey, Identity, Index, String, Text, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.models.table import Table
@@ -67,10 +67,25 @@ class SupportAction(Table):
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     actor: Mapped[str] = mapped_column(String(200))
-    action: Mapped[str]  # redrive, resume, test_push, sign_in, sign_out
-    subject_kind: Mapped[str]  # push_task, brake, test_push, console_session
+    action: Mapped[str]  # redrive, resume, test_push, sign_in, sign_out, create_api_key, revoke_api_key
+    subject_kind: Mapped[str]  # push_task, brake, test_push, console_session, api_key
     subject_id: Mapped[UUID] = mapped_column(index=True)
     detail: Mapped[dict[str, Any]]
+
+
+class ApiKeyRow(Table):
+    """An API key of a backend; only its digest is stored."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid())
+    name: Mapped[str] = mapped_column(String(200))  # the caller that the key stands for, as `sub` in a JWT
+    digest: Mapped[bytes] = mapped_column(unique=True)  # SHA-256
+    scopes: Mapped[tuple[str, ...]] = mapped_column(ARRAY(Text, as_tuple=True))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]  # written at most once a minute
 
 
 class ConsoleSession(Table):

@@ -16,6 +16,7 @@ from simulator import Simulator
 from tests.erasure.leaving import all_done, change, done, erased, holding, leave, path_of, state_of, workflows_about
 from tests.stack import Stack, User, android, eventually, iphone, uncommitted
 from tests.support.dead import dead_task
+from tests.support.timelines import of
 from tests.talk import conversation_of, handed_off, post, posted, posted_and_refused, tasks_of
 
 
@@ -131,7 +132,7 @@ async def test_writes_are_refused_until_it_is_done(stack: Stack, alice: User, bo
             "join": await backend.call(
                 "PUT", f"/v1/conversations/{uuid4()}", {"member_ids": [bob.user_id, alice.user_id]}
             ),
-            "test": await carol.call("POST", f"/v1/support{path_of(alice.user_id, '/test-push')}", {}),
+            "test": await carol.call("POST", of(alice.user_id, "test-push"), {}),
         }
         statuses = {name: (answer.status_code, answer.json()["type"]) for name, answer in answers.items()}
         refused = dict.fromkeys(answers, (409, "urn:fastbell:problem:being-erased"))
