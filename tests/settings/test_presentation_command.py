@@ -32,7 +32,7 @@ def file(tmp_path: Path) -> Path:
 def test_a_good_file_is_called_so_with_what_it_leaves_out(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["presentation", "check", str(file)]) == 0
     out = capsys.readouterr().out
-    assert out.startswith(f"{file} can be used.\nNot in it, so the shipped texts are used: ")
+    assert out.startswith(f"{file} can be used.\nNot in it, so its default locale or the shipped texts stand in: ")
     assert "texts.en.generic.reminder.title" in out
     assert "texts.en.reminder.title" not in out
 
