@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
 
+from api.body_limit import BATCHES, LARGEST_BATCH
 from api.document.examples import FOR_USER, PARAMETERS, filled, requests_of
 from api.document.words import NAMES, VALUES
 from api.http.problem_types import MEDIA_TYPE, PROBLEMS
@@ -24,7 +25,8 @@ DESCRIPTION = """\
 Sends reminders of fasting sessions to every phone of a person, once and on time. The backend is the source of truth. A
 push only asks the app to read it.
 
-- **Who calls.** Each request has a bearer token. Its `sub` is the user, or the service that acts for users.
+- **Who calls.** Each request has a bearer token: a JWT, or an API key of a backend. Its `sub` (of a key: its name) is
+  the user, or the service that acts for users below `/v1/users/{user_id}/`.
 - **Repeats.** The caller chooses the ids, which are UUIDs. So every request can be repeated.
 - **Accepted** means stored. A 2xx comes after the commit, and what follows happens even if the API stops then.
 - **Times** are UTC instants. A request may use any offset.
@@ -108,7 +110,7 @@ def described(app: FastAPI, public_url: str) -> Json:
     matched = {route.path_format for route in iter_route_contexts(app.routes) if ":uuid}" in (route.path or "")}
     for path, operation in operations(document):
         _describe_operation(operation)
-        _show_problems(operation)
+        _show_problems(path, operation)
         _show_invalid_request(operation, schemas, is_matched=path in matched)
     return document
 
@@ -149,12 +151,14 @@ def _describe_operation(operation: Json) -> None:
             response["description"] = _REPEATED if is_repeat else _DONE[status]
 
 
-def _show_problems(operation: Json) -> None:
+def _show_problems(path: str, operation: Json) -> None:
     """Make the examples of general problems those of this operation."""
     names = [each["name"] for each in operation.get("parameters", []) if each.get("required")]
     thing = next((THINGS[name] for name in names if name in THINGS), None)
     scopes = [scope for each in operation.get("security", []) for scopes in each.values() for scope in scopes]
     details = {"not-found": str(NotFound(thing)) if thing else "Not Found"}
+    if path in BATCHES:
+        details["body-too-large"] = Detail.BODY_TOO_LARGE.format(most=LARGEST_BATCH)
     if scopes:
         details["not-allowed"] = Detail.NEEDS_SCOPE.format(scope=scopes[0])
     for response in operation["responses"].values():
