@@ -49,22 +49,14 @@ def _preview(arguments: argparse.Namespace) -> int:
     )
     print(f"link {found.link}, badge {found.badge}")
     print()
-    titles = (
-        "KIND",
-        "SOUND",
-        "LEVEL",
-        "RELEVANCE",
-        "CATEGORY",
-        "THREAD",
-        "CHANNEL",
-        "QUIET CHANNEL",
-        "PRIORITY",
-        "ICON",
-    )
-    print_table((*titles, "COLOR"), [_look(found, kind) for kind in Kind])
+    on_iphone = ("SOUND", "LEVEL", "RELEVANCE", "CATEGORY", "THREAD")
+    on_android = ("CHANNEL", "QUIET CHANNEL", "PRIORITY", "ICON", "COLOR")
+    print_table(("KIND", *on_iphone, *on_android), [_look(found, kind) for kind in Kind])
     print()
-    titles = ("PHONE", "TEXTS", "KIND", "CASE", "CHARACTERS", "TITLE", "BODY")
-    print_table(titles, [row for phone in phones for row in _rows(found, phone)])
+    print_table(
+        ("PHONE", "TEXTS", "KIND", "CASE", "CHARACTERS", "TITLE", "BODY"),
+        [row for phone in phones for row in _rows(found, phone)],
+    )
     return 0
 
 

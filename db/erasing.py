@@ -66,11 +66,12 @@ def _whole(table: str) -> tuple[str, _Batch]:
     return f"{table} WHERE user_id = :user_id", _run(f"DELETE FROM {table} WHERE ctid = ANY(ARRAY({mine})) RETURNING 1")  # noqa: S608
 
 
-def _without(table: str, column: str, instead: str) -> tuple[str, _Batch]:
+def _without(table: str, column: str, instead: str, unless: str = "false") -> tuple[str, _Batch]:
     """Write something else where a column of somebody else's row names the person."""
-    mine = f"SELECT ctid FROM {table} WHERE {column} = :user_id LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED"  # noqa: S608
+    named = f"{table} WHERE {column} = :user_id AND NOT {unless}"
+    mine = f"SELECT ctid FROM {named} LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED"  # noqa: S608
     return (
-        f"{table} WHERE {column} = :user_id",
+        named,
         _run(f"UPDATE {table} SET {column} = {instead} WHERE ctid = ANY(ARRAY({mine})) RETURNING 1"),  # noqa: S608
     )
 
@@ -96,8 +97,8 @@ _PUSH_TASKS = """
          USING old WHERE s.subject_id IN (old.task_id, CASE WHEN old.kind = 'test' THEN old.message_id END)
     ), remembered AS (
         INSERT INTO erased_subjects (erasure_id, subject_kind, subject_id)
-        SELECT :erasure_id, 'push_task', task_id FROM old WHERE again_at IS NOT NULL
-         UNION SELECT :erasure_id, 'test_push', message_id FROM old WHERE kind = 'test'
+        SELECT CAST(:erasure_id AS uuid), 'push_task', task_id FROM old WHERE again_at IS NOT NULL
+         UNION SELECT CAST(:erasure_id AS uuid), 'test_push', message_id FROM old WHERE kind = 'test'
             ON CONFLICT DO NOTHING
     )
     DELETE FROM push_tasks t USING old WHERE t.task_id = old.task_id RETURNING 1
@@ -108,7 +109,7 @@ _FASTS = """
         SELECT id FROM fasting_sessions WHERE user_id = :user_id LIMIT :limit FOR UPDATE SKIP LOCKED
     ), remembered AS (
         INSERT INTO erased_subjects (erasure_id, subject_kind, subject_id)
-        SELECT :erasure_id, 'fasting_session', id FROM old ON CONFLICT DO NOTHING
+        SELECT CAST(:erasure_id AS uuid), 'fasting_session', id FROM old ON CONFLICT DO NOTHING
     )
     DELETE FROM fasting_sessions s USING old WHERE s.id = old.id RETURNING 1
 """
@@ -137,7 +138,7 @@ _SENT = text("""
         SELECT id FROM messages WHERE sender_id = :user_id ORDER BY id LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED
     ), remembered AS (
         INSERT INTO erased_subjects (erasure_id, subject_kind, subject_id)
-        SELECT :erasure_id, 'message', id FROM mine ON CONFLICT DO NOTHING
+        SELECT CAST(:erasure_id AS uuid), 'message', id FROM mine ON CONFLICT DO NOTHING
     )
     UPDATE messages m
        SET sender_id = NULL, body = NULL, handed_off_at = coalesce(m.handed_off_at, clock_timestamp())
@@ -172,6 +173,20 @@ _DEVICE_TOKENS = """
     DELETE FROM device_tokens d USING old WHERE d.id = old.id RETURNING 1
 """
 
+# Deliveries of an event do not name anybody, and would only be found dead without it.
+_EVENTS = """
+    WITH old AS (
+        SELECT number FROM events WHERE user_id = :user_id LIMIT :limit FOR UPDATE SKIP LOCKED
+    ), deliveries AS (
+        DELETE FROM webhook_deliveries d
+         USING old CROSS JOIN webhooks w WHERE d.webhook_id = w.id AND d.event_number = old.number
+    )
+    DELETE FROM events e USING old WHERE e.number = old.number RETURNING 1
+"""
+
+# Whoever acts with an API key is no person, though somebody may have been given its name as a user.
+_IS_A_KEY = "EXISTS (SELECT FROM api_keys k WHERE k.name = :user_id)"
+
 _TARGETS: Mapping[str, _Batch] = dict([  # which rows, as the end of a `SELECT FROM`; and how a batch of them goes
     _whole("presences"),
     _whole("preference_sessions"),
@@ -179,6 +194,8 @@ _TARGETS: Mapping[str, _Batch] = dict([  # which rows, as the end of a `SELECT F
     _whole("console_sessions"),
     _whole("console_codes"),
     _whole("members"),
+    _whole("unnumbered_events"),
+    ("events WHERE user_id = :user_id", _run(_EVENTS)),
     ("push_tasks WHERE user_id = :user_id", _run(_PUSH_TASKS)),
     _whole("withheld_pushes"),
     _whole("preferences"),
@@ -194,8 +211,8 @@ _TARGETS: Mapping[str, _Batch] = dict([  # which rows, as the end of a `SELECT F
         "support_actions WHERE detail ->> 'user_id' = :user_id",
         _run("DELETE FROM support_actions WHERE detail ->> 'user_id' = :user_id AND :limit > 0 RETURNING 1"),
     ),
-    _without("support_actions", "actor", f"'{NOBODY}'"),
-    _without("brakes", "resumed_by", f"'{NOBODY}'"),
+    _without("support_actions", "actor", f"'{NOBODY}'", _IS_A_KEY),
+    _without("brakes", "resumed_by", f"'{NOBODY}'", _IS_A_KEY),
 ])  # fmt: skip
 ROWS, BATCHES = tuple(_TARGETS), tuple(_TARGETS.values())
 

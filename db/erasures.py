@@ -43,7 +43,7 @@ class Erasing:
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class ErasureSubject:
     """What was deleted and may have a workflow; `kind` as in the outbox."""
 
     kind: str
@@ -115,10 +115,10 @@ async def is_anyone_older(db: AsyncSession, at: datetime) -> bool:
     return bool(await db.scalar(_OLDER, {"at": at, "longest": _LONGEST}))
 
 
-async def subjects(db: AsyncSession, erasure_id: UUID, limit: int) -> Sequence[Subject]:
+async def subjects(db: AsyncSession, erasure_id: UUID, limit: int) -> Sequence[ErasureSubject]:
     """List subjects whose workflows are to be deleted, except those that a relay may just be dispatching."""
     rows = await db.execute(_SUBJECTS, {"erasure_id": erasure_id, "limit": limit})
-    return [Subject(*row) for row in rows]
+    return [ErasureSubject(*row) for row in rows]
 
 
 async def has_subjects(db: AsyncSession, erasure_id: UUID) -> bool:
@@ -126,7 +126,7 @@ async def has_subjects(db: AsyncSession, erasure_id: UUID) -> bool:
     return bool(await db.scalar(_HAS_SUBJECTS, {"erasure_id": erasure_id}))
 
 
-async def settle(db: AsyncSession, erasure_id: UUID, gone: Collection[Subject]) -> None:
+async def settle(db: AsyncSession, erasure_id: UUID, gone: Collection[ErasureSubject]) -> None:
     """Forget subjects that have no workflow."""
     await db.execute(_SETTLE, columns_of(gone, "kind", "id") | {"erasure_id": erasure_id})
 
@@ -141,7 +141,7 @@ _BLIND = {"synchronize_session": False}
 _OLDER = text("""
     SELECT EXISTS (
         SELECT FROM pg_stat_activity
-         WHERE datname = current_database() AND pid <> pg_backend_pid()
+         WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
            AND xact_start <= CAST(:at AS timestamptz)
            AND xact_start > clock_timestamp() - CAST(:longest AS interval)
     )

@@ -16,7 +16,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from db import erasures, fasting_sessions, messages
 from db.engine import Sessions
-from db.erasures import Erasing, Subject
+from db.erasures import Erasing, ErasureSubject
 from domain.naming import (
     MESSAGE_ID_ATTRIBUTE,
     handoff_workflow_id,
@@ -110,7 +110,7 @@ class Eraser:
         async with self._sessions() as db:
             return not await erasures.has_subjects(db, erasure_id)
 
-    async def _without_workflow(self, subjects: Sequence[Subject]) -> list[Subject]:
+    async def _without_workflow(self, subjects: Sequence[ErasureSubject]) -> list[ErasureSubject]:
         """Delete these subjects' workflows; gives the subjects of which Temporal has none any more.
 
         The present run is deleted by its id, since Temporal lists a new workflow late. Earlier runs, and pages of a
@@ -126,7 +126,7 @@ class Eraser:
             return []
         return [each for workflow_id, each in ids.items() if workflow_id not in left]
 
-    async def _listed(self, subjects: Sequence[Subject]) -> AsyncIterator[tuple[str, str]]:
+    async def _listed(self, subjects: Sequence[ErasureSubject]) -> AsyncIterator[tuple[str, str]]:
         """List runs of these subjects' workflows, and of workflows about these messages."""
         own = ", ".join(f"'{_WORKFLOWS[each.kind](each.id)}'" for each in subjects)
         query = f"WorkflowId IN ({own})"

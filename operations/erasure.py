@@ -14,7 +14,7 @@ from db.erasures import Erasing, Erasure
 from domain.naming import keyed_digest
 
 SIGNED_OUT_BY = "being_erased"  # the reason of an event of a device token
-_OTHERS_END_WITHIN = 2.0  # seconds; longer than transactions last, unless one is stuck
+_OTHERS_END_WITHIN = 1.0  # seconds; longer than transactions last, unless one is stuck
 _LOOK_EVERY = 0.02  # seconds
 
 

@@ -46,12 +46,13 @@ NAMES: Mapping[str, str] = {
     "ShownToken.time_zone": "IANA name of the phone's time zone; null if it is not known.",
     "ShownTokenEvent.event": "`registered`, `reactivated`, `rotated`, `transferred`, `signed_out`, `invalidated` or "
     "`permission_told`.",
-    "ShownTokenEvent.reason": "Of `invalidated`: the provider's reason. Of `signed_out`: `too_many_installations`, or "
-    "null. Of `permission_told`: the permission.",
+    "ShownTokenEvent.reason": "Of `invalidated`: the provider's reason. Of `signed_out`: `too_many_installations`, "
+    "`being_erased`, or null. Of `permission_told`: the permission.",
     # fasting sessions
     "due_at": "When the push is due.",
     "ended_at": "When the fast was ended or cancelled; null while it is active.",
     "ends_at": "The goal: when the fast is to end. At most 21 days after its start.",
+    "labels": "Up to 10 texts of the caller, by name. The app's presentation file may use them: `{label.name}`.",
     "minutes": "Minutes before the end.",
     "reminder_minutes": "Minutes before the end at which the user is reminded; 0 is the end itself.",
     "reminders": "Whether the user wants reminders.",

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from db.engine import Sessions
+from db.models.events import EventRow, UnnumberedEvent
 from db.models.operations import ConsoleSession, PreferenceCode, PreferenceSession, SupportAction
 from db.models.people import (
     DeviceToken,
@@ -58,6 +59,8 @@ HELD = (
     Held("sync_position", SyncPosition.user_id, (SyncPosition.installation_id,)),
     Held("push_task", PushTask.user_id, (PushTask.task_id,), f"jsonb_build_object('attempts', {_ATTEMPTS})"),
     Held("withheld_push", WithheldPush.user_id, (WithheldPush.at, WithheldPush.id)),
+    Held("event", EventRow.user_id, (EventRow.number,)),
+    Held("event", UnnumberedEvent.user_id, (UnnumberedEvent.id,)),
     Held("presence", Presence.user_id, (Presence.stream_id,)),
     Held("preference_link", PreferenceCode.user_id, (PreferenceCode.digest,), without=("digest",)),
     Held(

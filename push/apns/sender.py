@@ -125,7 +125,7 @@ def look_in_aps(push: Push) -> dict[str, Any]:
     """Give what `aps` says of a push beside its text; Firebase takes the same for iPhones behind it."""
     look = push.look
     level = look.level if push.sounds else InterruptionLevel.PASSIVE
-    said = {
+    fields = {
         "sound": (look.sound or None) if push.sounds else None,
         "interruption-level": level and level.value,
         "relevance-score": look.relevance,
@@ -133,7 +133,7 @@ def look_in_aps(push: Push) -> dict[str, Any]:
         "badge": push.badge,
         "thread-id": push.thread_id,
     }
-    return {name: value for name, value in said.items() if value is not None}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def sealed_payload(push: Push) -> dict[str, Any]:

@@ -118,6 +118,11 @@ class Breaker:
         return State.OPEN if now < self.next_probe_at else State.HALF_OPEN
 
     @property
+    def is_probing(self) -> bool:
+        """Whether a probe is under way."""
+        return self._probing or self.is_fresh_probing
+
+    @property
     def next_probe_at(self) -> float:
         """When the first push of any user may probe."""
         return self.open_until if self._fresh_from is None else min(self._fresh_from, self.open_until)
@@ -129,16 +134,16 @@ class Breaker:
         """
         if self.open_since is None:
             return True
-        is_blocked = self.is_fresh_probing or (self._probing and not self._is_fresh(user))
+        is_blocked = self.is_fresh_probing or (self._probing and not self.is_fresh(user))
         return now >= self.rests_until(user) and not is_blocked
 
     def rests_until(self, user: int) -> float:
         """When a push of this user may probe."""
-        return self.next_probe_at if self._is_fresh(user) else self.open_until
+        return self.next_probe_at if self.is_fresh(user) else self.open_until
 
     def admit(self, user: int) -> BreakerPermit:
         """Let a call of this user through; the caller has checked `allows`."""
-        if self.open_since is None or not self._is_fresh(user):
+        if self.open_since is None or not self.is_fresh(user):
             self._probing = self.open_since is not None
             return BreakerPermit(self._generation)
         self.is_fresh_probing = True
@@ -203,7 +208,7 @@ class Breaker:
 
         It stays at least as long as the provider asked for, and as the shortest of all rests.
         """
-        if self.open_since is None or self._probing or self.is_fresh_probing:
+        if self.open_since is None or self.is_probing:
             return
         shortest = self._opened_at + self._shortest
         self.open_until = max(self._not_before, shortest, min(self.open_until, now + left * _SHORTENED))
@@ -222,7 +227,8 @@ class Breaker:
     def _shortest(self) -> float:
         return min(rest.first for rest in self._rests.values())
 
-    def _is_fresh(self, user: int) -> bool:
+    def is_fresh(self, user: int) -> bool:
+        """Whether this user is not among the last refused."""
         return not self._is_named and user not in self._refused_last
 
     def _is_another_moment(self, now: float) -> bool:

@@ -142,9 +142,7 @@ class RouteLimiter:
         self._timings = timings
         self._clock = clock
         self._breaker = Breaker(timings.rests, chance)
-        self._admission = AdmissionQueue(
-            limits, timings, admit=self._breaker.admit, is_open=self._is_open, clock=clock, chance=chance
-        )
+        self._admission = AdmissionQueue(limits, timings, self._breaker, clock=clock, chance=chance)
         self._log = log.bind(provider=route.provider.value, app_id=route.app_id, environment=route.environment.value)
         self._candidates = ProbeCandidates()
         self._checks = CheckTimes(timings.shortest_pause, timings.longest_pause, timings.looks, chance)
@@ -259,11 +257,12 @@ class RouteLimiter:
         self._admission.token_bucket.give_back()
 
     def leave(self, breaker_permit: BreakerPermit, user: int) -> None:
-        """Make room for the next push; after a probe without a call the next one is the probe."""
-        if self.is_probe(breaker_permit):
-            self._admission.dismiss(self._pausing)  # they waited for its outcome
+        """Make room for the next push; after a probe that decided nothing the next one is the probe."""
+        is_undecided = self.is_probe(breaker_permit)
         self._breaker.unused(breaker_permit)
         self._admission.leave(user)
+        if is_undecided and not self._breaker.is_probing:
+            self._admission.dismiss(self._pausing)  # none of them may probe yet
 
     def accepted(self, breaker_permit: BreakerPermit, task_id: UUID, user: int) -> None:
         """Note that a push of this user was accepted."""

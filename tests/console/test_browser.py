@@ -25,6 +25,9 @@ PATHS = (
     "/console/dead?user_id={user}",
     "/console/dead/redrive?user_id={user}",
     "/console/push/{task}",
+    "/console/events",
+    "/console/webhooks",
+    "/console/api-keys",
     "/console/analytics",
     "/console/nothing",
 )
@@ -35,7 +38,6 @@ CAME_FOR = {
     "Device tokens, the last seen first": ["Phone", "State", "Notifications"],
     "The last fasting sessions and their reminders": ["Fast", "State", "Reminders"],
     "Dead pushes, the latest due first": ["Push", "Person", "Redrive"],
-    "Attempts to call the provider, in order": ["Attempt", "Started", "Outcome"],
     "Pushes by day, kind and app": ["Day", "Kind", "Route", "Due", "Accepted"],
     "Pushes that ended without acceptance, the most frequent first": ["Route", "State", "Pushes"],
 }

@@ -50,6 +50,7 @@ def test_what_is_not_set_has_its_default() -> None:
         "apps_file": None,
         "presentation_file": None,
         "arm_window": 60.0,
+        "webhooks_allow_private": False,
         "api_host": "127.0.0.1",
         "api_port": 8000,
         "public_url": None,
@@ -82,6 +83,10 @@ def test_links_begin_with_where_people_reach_the_api(told: str | None, address: 
 @pytest.mark.parametrize("told", ["push.example.com", "ftp://push.example.com", "https://", "https://a:b@c.example"])
 def test_where_people_reach_the_api_is_a_web_address(told: str) -> None:
     assert refused(service_settings, DATABASE | {"PUBLIC_URL": told}).startswith("PUBLIC_URL: must be ")
+
+
+def test_a_key_of_digests_that_could_be_guessed_is_refused() -> None:
+    assert refused(service_settings, DATABASE | {"ERASURE_KEY": "short"}) == "ERASURE_KEY must have at least 32 bytes."
 
 
 @pytest.mark.parametrize("told", ["https://push.example.com/api", "https://push.example.com/?a"])

@@ -52,6 +52,7 @@ _TRIGGERS = (
     ("skip", "log_heads", "INSERT", "NEW.user_id"),
     ("skip", "push_tasks", "INSERT", "NEW.user_id"),
     ("skip", "withheld_pushes", "INSERT", "NEW.user_id"),
+    ("skip", "unnumbered_events", "INSERT", "NEW.user_id"),
 )
 
 _OF_AN_ERASED = "(kind = 'message' AND number IS NOT NULL AND num_nulls(sender_id, body) IN (0, 2))"

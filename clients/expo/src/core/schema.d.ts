@@ -314,10 +314,10 @@ export interface paths {
         };
         get?: never;
         /**
-         * Make this the active token of the caller's installation, and of no other
-         * @description Make this the active token of the caller's installation, and of no other. Missed pushes are then sent.
+         * Make this the active token of the user's installation, and of no other
+         * @description Make this the active token of the user's installation, and of no other. Missed pushes are then sent.
          *
-         *     If the caller has too many installations, the one that was not seen for longest is signed out. An installation
+         *     If the user has too many installations, the one that was not seen for longest is signed out. An installation
          *     that registered with a `sign_out_digest` moves to another user only with the same token or with the former user's
          *     ticket, else 409 `installation-taken`. A `sign_out_digest` whose ticket was used within the last hour gets 409
          *     `ticket-spent`: either this request was sent before that sign-out, or the app must make a new ticket. A lower
@@ -326,7 +326,7 @@ export interface paths {
         put: operations["register_device_token_for_user"];
         post?: never;
         /**
-         * Sign this installation out
+         * Sign this installation out, for a user
          * @description Sign this installation out. If another user has since registered the token, their registration is kept.
          *
          *     This uses up the ticket of the registration, as `POST /v1/sign-outs` does.
@@ -345,8 +345,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List the caller's device tokens
-         * @description List the caller's device tokens.
+         * List the user's device tokens
+         * @description List the user's device tokens.
          */
         get: operations["list_device_tokens_for_user"];
         put?: never;
@@ -365,15 +365,15 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Read a fasting session
+         * Read a fasting session, for a user
          * @description Read a fasting session.
          */
         get: operations["read_fasting_session_for_user"];
         /**
-         * Start a fast under an id that the caller chooses
+         * Start a fast under an id that the caller chooses, for a user
          * @description Start a fast under an id that the caller chooses.
          *
-         *     201: accepted. 200: the same fast was accepted before. 409: the id has other content, or the caller has too many
+         *     201: accepted. 200: the same fast was accepted before. 409: the id has other content, or the user has too many
          *     active fasts. A fast whose end has passed does not count.
          */
         put: operations["start_fasting_session_for_user"];
@@ -382,7 +382,7 @@ export interface paths {
         options?: never;
         head?: never;
         /**
-         * Move the goal, change the reminders, or both
+         * Move the goal, change the reminders, or both, for a user
          * @description Move the goal, change the reminders, or both.
          */
         patch: operations["change_fasting_session_for_user"];
@@ -396,8 +396,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List the caller's fasting sessions
-         * @description List the caller's fasting sessions.
+         * List the user's fasting sessions
+         * @description List the user's fasting sessions.
          */
         get: operations["list_fasting_sessions_for_user"];
         put?: never;
@@ -418,7 +418,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * End a fast
+         * End a fast, for a user
          * @description End a fast. It is completed, or broken if its goal is still ahead. Repeats are harmless.
          */
         post: operations["end_fasting_session_for_user"];
@@ -438,7 +438,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Cancel a fast
+         * Cancel a fast, for a user
          * @description Cancel a fast. Repeats are harmless.
          */
         post: operations["cancel_fasting_session_for_user"];
@@ -456,8 +456,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List the caller's conversations
-         * @description List the caller's conversations.
+         * List the user's conversations
+         * @description List the user's conversations.
          */
         get: operations["list_conversations_for_user"];
         put?: never;
@@ -477,7 +477,7 @@ export interface paths {
         };
         get?: never;
         /**
-         * Post a message under an id that the caller chooses
+         * Post a message under an id that the caller chooses, for a user
          * @description Post a message under an id that the caller chooses.
          *
          *     201: accepted. 200: the same message was accepted before. 409: the id has other content.
@@ -498,8 +498,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List a conversation's messages, including those from before the caller joined
-         * @description List a conversation's messages, including those from before the caller joined.
+         * List a conversation's messages, including those from before the user joined
+         * @description List a conversation's messages, including those from before the user joined.
          */
         get: operations["list_messages_for_user"];
         put?: never;
@@ -518,8 +518,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Read the caller's log after a cursor
-         * @description Read the caller's log after a cursor. `after` acknowledges what this installation has.
+         * Read the user's log after a cursor
+         * @description Read the user's log after a cursor. `after` acknowledges what this installation has.
          *
          *     An answer has at most 1 MiB of text, so it may have fewer items than `limit`. `has_more` says whether more follow.
          */
@@ -540,13 +540,13 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Read the caller's preferences
-         * @description Read the caller's preferences.
+         * Read the user's preferences
+         * @description Read the user's preferences.
          */
         get: operations["read_preferences_for_user"];
         /**
-         * Replace the caller's preferences
-         * @description Replace the caller's preferences. They apply at once, also to waiting pushes.
+         * Replace the user's preferences
+         * @description Replace the user's preferences. They apply at once, also to waiting pushes.
          *
          *     `reminder_minutes` also apply to running fasts that have none of their own.
          *
@@ -558,8 +558,8 @@ export interface paths {
         options?: never;
         head?: never;
         /**
-         * Change some of the caller's preferences
-         * @description Change some of the caller's preferences. A field that is left out stays, also within the quiet hours.
+         * Change some of the user's preferences
+         * @description Change some of the user's preferences. A field that is left out stays, also within the quiet hours.
          */
         patch: operations["change_preferences_for_user"];
         trace?: never;
@@ -574,8 +574,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Create a link to the caller's preference page, for a browser that has no bearer token
-         * @description Create a link to the caller's preference page, for a browser that has no bearer token.
+         * Create a link to the user's preference page, for a browser that has no bearer token
+         * @description Create a link to the user's preference page, for a browser that has no bearer token.
          *
          *     It works once. A user has at most ten links of each kind: one more ends the oldest.
          */
@@ -600,6 +600,50 @@ export interface paths {
          * @description Record that the user tapped the notification. The first time counts.
          */
         post: operations["mark_push_opened_for_user"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/fasting-sessions/batch": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Start, move, end or cancel up to 500 fasts, each with a result of its own
+         * @description Start, move, end or cancel up to 500 fasts, each with a result of its own.
+         *
+         *     An item that is refused fails alone, with the problem of the single route. Repeats are harmless.
+         */
+        post: operations["change_fasting_sessions"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/device-tokens/batch": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Register up to 500 device tokens, or sign installations out, each with a result of its own
+         * @description Register up to 500 device tokens, or sign installations out, each with a result of its own.
+         *
+         *     An item that is refused fails alone, with the problem of the single route. Repeats are harmless.
+         */
+        post: operations["change_device_tokens"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1672,6 +1716,45 @@ export interface components {
          */
         EventType: "push.accepted" | "push.dead" | "push.withdrawn" | "push.expired" | "push.rejected" | "push.unregistered" | "push.opened" | "push.synced" | "reminder.skipped" | "reminder.withheld" | "device_token.registered" | "device_token.invalidated" | "device_token.transferred" | "device_token.signed_out" | "webhook.disabled";
         /**
+         * FieldError
+         * @description What is wrong with one field.
+         */
+        FieldError: {
+            /**
+             * Field
+             * @description Path of the field in the body, or the name of the parameter.
+             */
+            field: string;
+            /**
+             * Detail
+             * @description What went wrong, as a sentence.
+             */
+            detail: string;
+        };
+        /**
+         * FinishItem
+         * @description The end of a user's fast (`end`: completed, or broken when early), or its cancellation.
+         */
+        FinishItem: {
+            /**
+             * User Id
+             * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
+             */
+            user_id: string;
+            /**
+             * Session Id
+             * Format: uuid
+             * @description Id of the fasting session. The caller chooses it, so that a repeat is harmless.
+             */
+            session_id: string;
+            /**
+             * Op
+             * @description What to do with it.
+             * @enum {string}
+             */
+            op: "end" | "cancel";
+        };
+        /**
          * ItemOut
          * @description One item of the caller's log.
          */
@@ -1841,6 +1924,39 @@ export interface components {
             created_at: string;
         };
         /**
+         * MoveItem
+         * @description A change of a user's fast: the goal, the reminders, or both.
+         */
+        MoveItem: {
+            /**
+             * Ends At
+             * @description The goal: when the fast is to end. At most 21 days after its start.
+             */
+            ends_at?: string | null;
+            /**
+             * Reminder Minutes
+             * @description Minutes before the end at which the user is reminded; 0 is the end itself.
+             */
+            reminder_minutes?: number[] | null;
+            /**
+             * User Id
+             * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
+             */
+            user_id: string;
+            /**
+             * Session Id
+             * Format: uuid
+             * @description Id of the fasting session. The caller chooses it, so that a repeat is harmless.
+             */
+            session_id: string;
+            /**
+             * Op
+             * @description What to do with it.
+             * @constant
+             */
+            op: "move";
+        };
+        /**
          * Permission
          * @description Whether a phone's system lets the app show notifications, as of its last registration.
          *
@@ -1968,6 +2084,57 @@ export interface components {
          */
         Preview: "full" | "generic";
         /**
+         * Problem
+         * @description An error (RFC 9457).
+         */
+        Problem: {
+            /**
+             * Type
+             * @description Stable: urn:fastbell:problem:…
+             * @example urn:fastbell:problem:invalid-request
+             */
+            type: string;
+            /**
+             * Title
+             * @description The status in words.
+             */
+            title: string;
+            /**
+             * Status
+             * @description The HTTP status.
+             */
+            status: number;
+            /**
+             * Detail
+             * @description What went wrong, as a sentence.
+             */
+            detail: string;
+            /**
+             * Field
+             * @description The first field that is wrong, if one is.
+             * @default null
+             */
+            field: string | null;
+            /**
+             * Reason
+             * @description Stable. Set where one type has several reasons.
+             * @default null
+             */
+            reason: string | null;
+            /**
+             * Errors
+             * @description What is wrong with each field, at most 20.
+             * @default null
+             */
+            errors: components["schemas"]["FieldError"][] | null;
+            /**
+             * Next Cursor
+             * @description Where to continue when a cursor is too old.
+             * @default null
+             */
+            next_cursor: number | null;
+        };
+        /**
          * Provider
          * @description A push provider.
          *
@@ -2081,6 +2248,75 @@ export interface components {
             cause?: string | null;
         };
         /**
+         * RedeliveryIn
+         * @description Which dead deliveries to send again.
+         */
+        RedeliveryIn: {
+            /**
+             * Delivery Ids
+             * @description Null: all.
+             */
+            delivery_ids?: string[] | null;
+        };
+        /**
+         * RedriveIn
+         * @description Which dead push tasks to redrive.
+         */
+        RedriveIn: {
+            /** @description The push provider: Apple's APNs or Google's FCM. */
+            provider?: components["schemas"]["Provider"] | null;
+            /**
+             * App Id
+             * @description Bundle id or package name of the app. null: the default app.
+             */
+            app_id?: string | null;
+            /** @description The token space of the device token. FCM has only `production`. */
+            environment?: components["schemas"]["Environment"] | null;
+            /** @description The kind of the push. */
+            kind?: components["schemas"]["Kind"] | null;
+            /**
+             * Reason
+             * @description `last_reason`, an exact match.
+             */
+            reason?: string | null;
+            /**
+             * User Id
+             * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
+             */
+            user_id?: string | null;
+            /**
+             * Conversation Id
+             * @description Id of the conversation; of a reminder: the id of its fasting session.
+             */
+            conversation_id?: string | null;
+            /**
+             * Message Id
+             * @description Id of the message. The sender chooses it, so that a repeat is harmless.
+             */
+            message_id?: string | null;
+            /**
+             * Due From
+             * @description Only pushes due at this instant or later.
+             */
+            due_from?: string | null;
+            /**
+             * Due To
+             * @description Exclusive.
+             */
+            due_to?: string | null;
+            /**
+             * Limit
+             * @description At most this many are redriven.
+             */
+            limit: number;
+            /**
+             * Dry Run
+             * @description Only show what would happen.
+             * @default false
+             */
+            dry_run: boolean;
+        };
+        /**
          * RedriveOut
          * @description The number of deliveries that are sent again.
          */
@@ -2139,6 +2375,91 @@ export interface components {
              * @description How many of the pushes are of that user.
              */
             largest_pushes: number;
+        };
+        /**
+         * RegisterItem
+         * @description A device token to register for a user.
+         */
+        RegisterItem: {
+            /** @description The push provider: Apple's APNs or Google's FCM. */
+            provider: components["schemas"]["Provider"];
+            /**
+             * Token
+             * @description The last 6 characters of the device token; nothing of a very short one.
+             */
+            token: string;
+            /**
+             * @description The token space of the device token. FCM has only `production`.
+             * @default production
+             */
+            environment: components["schemas"]["Environment"];
+            /**
+             * App Id
+             * @description Bundle id or package name of the app. null: the default app.
+             */
+            app_id?: string | null;
+            /**
+             * Locale
+             * @description Locale of the app. A value that is not a locale is stored as null.
+             * @example de-AT
+             */
+            locale?: string | null;
+            /**
+             * Time Zone
+             * @description An IANA name, or an offset of whole hours such as GMT+02:00. Anything else is stored as null.
+             * @example Europe/Berlin
+             */
+            time_zone?: string | null;
+            /**
+             * App Version
+             * @description Shown to support. Unprintable characters are left out.
+             */
+            app_version?: string | null;
+            /**
+             * Os Version
+             * @description Version of the phone's system, shown to support. Unprintable characters are left out.
+             */
+            os_version?: string | null;
+            /** @description Whether the system lets the app show notifications. Shown to support; never stops a push. */
+            permission?: components["schemas"]["Permission"] | null;
+            /**
+             * Sign Out Digest
+             * @description SHA-256 (hexadecimal) of the UTF-8 bytes of the ticket that can end this registration without a bearer token (`POST /v1/sign-outs`).
+             */
+            sign_out_digest?: string | null;
+            /**
+             * Sequence
+             * @description A number that grows with each registration that the app sends with the same `sign_out_digest`. One that arrives after a higher one changes nothing.
+             */
+            sequence?: number | null;
+            /**
+             * Former Ticket
+             * @description Ticket of the user who was signed in here before, if their sign-out was not sent yet.
+             */
+            former_ticket?: string | null;
+            /**
+             * Public Key
+             * @description X25519, 32 bytes in base64, for apps whose texts are encrypted (docs/encryption.md).
+             */
+            public_key?: string | null;
+            /**
+             * User Id
+             * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
+             */
+            user_id: string;
+            /**
+             * Installation Id
+             * Format: uuid
+             * @description One app on one phone. The app makes this UUID once, at its first start, and keeps it.
+             */
+            installation_id: string;
+            /**
+             * Op
+             * @description What to do with it.
+             * @default register
+             * @constant
+             */
+            op: "register";
         };
         /**
          * RegistrationIn
@@ -2244,6 +2565,17 @@ export interface components {
          */
         ReminderState: "scheduled" | "skipped" | "due" | "sent" | "withdrawn" | "dead" | "rejected" | "expired" | "unregistered" | "past";
         /**
+         * SessionBatch
+         * @description Up to 500 items. Those of one fasting session are done in their order.
+         */
+        SessionBatch: {
+            /**
+             * Items
+             * @description What to do, each for one user's fast.
+             */
+            items: (components["schemas"]["StartItem"] | components["schemas"]["MoveItem"] | components["schemas"]["FinishItem"])[];
+        };
+        /**
          * SessionList
          * @description A page of sessions, the latest started first.
          */
@@ -2309,6 +2641,35 @@ export interface components {
              * @description Increases with each change.
              */
             rev: number;
+        };
+        /**
+         * SessionResult
+         * @description What came of one item.
+         */
+        SessionResult: {
+            /**
+             * Session Id
+             * @description As it was sent, as text; empty if there was none.
+             */
+            session_id: string;
+            /**
+             * Status
+             * @description The status that the single route would answer with.
+             */
+            status: number;
+            /** @description Why the item was refused. */
+            problem?: components["schemas"]["Problem"] | null;
+        };
+        /**
+         * SessionResults
+         * @description A result for each item, in the same order.
+         */
+        SessionResults: {
+            /**
+             * Items
+             * @description In the order of the items.
+             */
+            items: components["schemas"]["SessionResult"][];
         };
         /**
          * SessionStatus
@@ -2950,7 +3311,7 @@ export interface components {
             event: string;
             /**
              * Reason
-             * @description Of `invalidated`: the provider's reason. Of `signed_out`: `too_many_installations`, or null. Of `permission_told`: the permission.
+             * @description Of `invalidated`: the provider's reason. Of `signed_out`: `too_many_installations`, `being_erased`, or null. Of `permission_told`: the permission.
              */
             reason: string | null;
         };
@@ -2970,6 +3331,29 @@ export interface components {
              * @description The text whose SHA-256 was sent as `sign_out_digest`.
              */
             ticket: string;
+        };
+        /**
+         * SignOutItem
+         * @description An installation to sign out for a user.
+         */
+        SignOutItem: {
+            /**
+             * User Id
+             * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
+             */
+            user_id: string;
+            /**
+             * Installation Id
+             * Format: uuid
+             * @description One app on one phone. The app makes this UUID once, at its first start, and keeps it.
+             */
+            installation_id: string;
+            /**
+             * Op
+             * @description What to do with it.
+             * @constant
+             */
+            op: "sign_out";
         };
         /**
          * StartIn
@@ -2992,10 +3376,59 @@ export interface components {
              * @description Minutes before the end at which the user is reminded; 0 is the end itself.
              */
             reminder_minutes?: number[] | null;
-            /** Labels */
+            /**
+             * Labels
+             * @description Up to 10 texts of the caller, by name. The app's presentation file may use them: `{label.name}`.
+             */
             labels?: {
                 [key: string]: string;
             } | null;
+        };
+        /**
+         * StartItem
+         * @description A fast to start for a user.
+         */
+        StartItem: {
+            /**
+             * Ends At
+             * Format: date-time
+             * @description The goal: when the fast is to end. At most 21 days after its start.
+             */
+            ends_at: string;
+            /**
+             * Started At
+             * @description When the fast starts. Default: now. At most 24 hours ahead.
+             */
+            started_at?: string | null;
+            /**
+             * Reminder Minutes
+             * @description Minutes before the end at which the user is reminded; 0 is the end itself.
+             */
+            reminder_minutes?: number[] | null;
+            /**
+             * Labels
+             * @description Up to 10 texts of the caller, by name. The app's presentation file may use them: `{label.name}`.
+             */
+            labels?: {
+                [key: string]: string;
+            } | null;
+            /**
+             * User Id
+             * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
+             */
+            user_id: string;
+            /**
+             * Session Id
+             * Format: uuid
+             * @description Id of the fasting session. The caller chooses it, so that a repeat is harmless.
+             */
+            session_id: string;
+            /**
+             * Op
+             * @description What to do with it.
+             * @constant
+             */
+            op: "start";
         };
         /**
          * SyncOut
@@ -3284,6 +3717,46 @@ export interface components {
             };
         };
         /**
+         * TokenBatch
+         * @description Up to 500 items. Those of one installation are done in their order.
+         */
+        TokenBatch: {
+            /**
+             * Items
+             * @description What to do, each for one user's installation.
+             */
+            items: (components["schemas"]["RegisterItem"] | components["schemas"]["SignOutItem"])[];
+        };
+        /**
+         * TokenResult
+         * @description What came of one item.
+         */
+        TokenResult: {
+            /**
+             * Installation Id
+             * @description As it was sent, as text; empty if there was none.
+             */
+            installation_id: string;
+            /**
+             * Status
+             * @description The status that the single route would answer with.
+             */
+            status: number;
+            /** @description Why the item was refused. */
+            problem?: components["schemas"]["Problem"] | null;
+        };
+        /**
+         * TokenResults
+         * @description A result for each item, in the same order.
+         */
+        TokenResults: {
+            /**
+             * Items
+             * @description In the order of the items.
+             */
+            items: components["schemas"]["TokenResult"][];
+        };
+        /**
          * Unaccepted
          * @description Attempts that were not accepted; no outcome: still under way.
          */
@@ -3525,142 +3998,6 @@ export interface components {
              * @description What operators did about it, the latest first.
              */
             actions: components["schemas"]["ShownAction"][];
-        };
-        /**
-         * RedriveIn
-         * @description Which dead push tasks to redrive.
-         */
-        api__support__push_tasks__RedriveIn: {
-            /** @description The push provider: Apple's APNs or Google's FCM. */
-            provider?: components["schemas"]["Provider"] | null;
-            /**
-             * App Id
-             * @description Bundle id or package name of the app. null: the default app.
-             */
-            app_id?: string | null;
-            /** @description The token space of the device token. FCM has only `production`. */
-            environment?: components["schemas"]["Environment"] | null;
-            /** @description The kind of the push. */
-            kind?: components["schemas"]["Kind"] | null;
-            /**
-             * Reason
-             * @description `last_reason`, an exact match.
-             */
-            reason?: string | null;
-            /**
-             * User Id
-             * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
-             */
-            user_id?: string | null;
-            /**
-             * Conversation Id
-             * @description Id of the conversation; of a reminder: the id of its fasting session.
-             */
-            conversation_id?: string | null;
-            /**
-             * Message Id
-             * @description Id of the message. The sender chooses it, so that a repeat is harmless.
-             */
-            message_id?: string | null;
-            /**
-             * Due From
-             * @description Only pushes due at this instant or later.
-             */
-            due_from?: string | null;
-            /**
-             * Due To
-             * @description Exclusive.
-             */
-            due_to?: string | null;
-            /**
-             * Limit
-             * @description At most this many are redriven.
-             */
-            limit: number;
-            /**
-             * Dry Run
-             * @description Only show what would happen.
-             * @default false
-             */
-            dry_run: boolean;
-        };
-        /**
-         * RedriveIn
-         * @description Which dead deliveries to send again.
-         */
-        api__webhooks__RedriveIn: {
-            /**
-             * Delivery Ids
-             * @description Null: all.
-             */
-            delivery_ids?: string[] | null;
-        };
-        /**
-         * FieldError
-         * @description What is wrong with one field.
-         */
-        FieldError: {
-            /**
-             * Field
-             * @description Path of the field in the body, or the name of the parameter.
-             */
-            field: string;
-            /**
-             * Detail
-             * @description What went wrong, as a sentence.
-             */
-            detail: string;
-        };
-        /**
-         * Problem
-         * @description An error (RFC 9457).
-         */
-        Problem: {
-            /**
-             * Type
-             * @description Stable: urn:fastbell:problem:…
-             * @example urn:fastbell:problem:invalid-request
-             */
-            type: string;
-            /**
-             * Title
-             * @description The status in words.
-             */
-            title: string;
-            /**
-             * Status
-             * @description The HTTP status.
-             */
-            status: number;
-            /**
-             * Detail
-             * @description What went wrong, as a sentence.
-             */
-            detail: string;
-            /**
-             * Field
-             * @description The first field that is wrong, if one is.
-             * @default null
-             */
-            field: string | null;
-            /**
-             * Reason
-             * @description Stable. Set where one type has several reasons.
-             * @default null
-             */
-            reason: string | null;
-            /**
-             * Errors
-             * @description What is wrong with each field, at most 20.
-             * @default null
-             */
-            errors: components["schemas"]["FieldError"][] | null;
-            /**
-             * Next Cursor
-             * @description Where to continue when a cursor is too old.
-             * @default null
-             */
-            next_cursor: number | null;
         };
     };
     responses: never;
@@ -8366,6 +8703,220 @@ export interface operations {
             };
         };
     };
+    change_fasting_sessions: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SessionBatch"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionResults"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    change_device_tokens: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TokenBatch"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TokenResults"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     sign_out_by_ticket: {
         parameters: {
             query?: never;
@@ -9818,7 +10369,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["api__webhooks__RedriveIn"];
+                "application/json": components["schemas"]["RedeliveryIn"];
             };
         };
         responses: {
@@ -10820,7 +11371,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["api__support__push_tasks__RedriveIn"];
+                "application/json": components["schemas"]["RedriveIn"];
             };
         };
         responses: {
@@ -10852,6 +11403,19 @@ export interface operations {
              *     - `not-allowed`: The bearer token lacks a scope.
              */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
                 headers: {
                     [name: string]: unknown;
                 };
