@@ -145,17 +145,20 @@ async def change_fasting_sessions(
 
     An item that is refused fails alone, with the problem of the single route. Repeats are harmless.
     """
-    models = {"start": StartItem, "move": MoveItem, "end": FinishItem, "cancel": FinishItem}
-    parsed = [_parsed(item, models) for item in body.items]
-    orders = {place: _order(item) for place, item in enumerate(parsed) if not isinstance(item, Exception)}
-    done = _Fasts(writes)
+    done, orders = _Fasts(writes), {}
+    for place, item in enumerate(body.items):
+        parsed = _parsed(item, _SESSION_MODELS)
+        if isinstance(parsed, Exception):
+            done.answers[place] = parsed
+        else:
+            orders[place] = _order(parsed)
     async with _turn(running):
         await done.carry_out(orders)
     for entry in done.entries:
         relay.dispatch_soon(entry)
     return SessionResults(
         items=[
-            SessionResult(session_id=_echo(item, "session_id"), **_result(done.answers.get(place, parsed[place])))
+            SessionResult(session_id=_echo(item, "session_id"), **_result(done.answers[place]))
             for place, item in enumerate(body.items)
         ]
     )
@@ -174,8 +177,7 @@ async def change_device_tokens(
 
     An item that is refused fails alone, with the problem of the single route. Repeats are harmless.
     """
-    models = {"register": RegisterItem, "sign_out": SignOutItem}
-    parsed = [_parsed(item, models, default="register") for item in body.items]
+    parsed = [_parsed(item, _TOKEN_MODELS, default="register") for item in body.items]
     async with _turn(running):
         answers = await _devices(parsed, writes, apps)
     return TokenResults(
@@ -184,6 +186,15 @@ async def change_device_tokens(
             for item, answer in zip(body.items, answers, strict=True)
         ]
     )
+
+
+_SESSION_MODELS: Mapping[str, type[StartItem | MoveItem | FinishItem]] = {
+    "start": StartItem,
+    "move": MoveItem,
+    "end": FinishItem,
+    "cancel": FinishItem,
+}
+_TOKEN_MODELS: Mapping[str, type[RegisterItem | SignOutItem]] = {"register": RegisterItem, "sign_out": SignOutItem}
 
 
 @asynccontextmanager
@@ -199,9 +210,9 @@ def _parsed(item: object, models: Mapping[str, type[T]], default: str = "") -> T
     """Check one item by the model that its `op` names."""
     if not isinstance(item, dict):
         return InvalidField("item", Detail.ITEM_NOT_AN_OBJECT)
-    op = item.get("op", default)
-    if not op:
+    if "op" not in item and not default:
         return InvalidField("op", Detail.FIELD_REQUIRED)
+    op = item.get("op", default)
     model = models.get(op) if isinstance(op, str) else None
     if model is None:
         return InvalidField("op", f"must be one of {', '.join(models)}")
@@ -214,7 +225,10 @@ def _parsed(item: object, models: Mapping[str, type[T]], default: str = "") -> T
 def _echo(item: object, name: str) -> str:
     """Give an item's id as it was sent, as text."""
     sent = item.get(name, "") if isinstance(item, dict) else ""
-    text = sent if isinstance(sent, str) else json.dumps(sent)
+    try:
+        text = sent if isinstance(sent, str) else json.dumps(sent)
+    except RecursionError:
+        text = ""
     return text[:_LONGEST_ECHO].encode("utf-8", "replace").decode()  # JSON may hold halves of surrogate pairs
 
 
@@ -321,9 +335,8 @@ async def _devices(
                 item, registered = wanted[place]
                 answers[place] = await _one(item, registered, writes)
 
-    async with asyncio.TaskGroup() as group:
-        for places in _in_order({place: each for place, each in wanted.items() if place not in answers}):
-            group.create_task(one_by_one(places))
+    left = {place: each for place, each in wanted.items() if place not in answers}
+    await asyncio.gather(*(one_by_one(places) for places in _in_order(left)))  # raises the error itself, not a group
     return [answers[place] for place in range(len(parsed))]
 
 

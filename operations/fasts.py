@@ -95,6 +95,8 @@ def _names(order: Order, most: int | None) -> set[str]:
 
 async def carry_out(db: AsyncSession, orders: Sequence[Order], most: int | None) -> Carried:
     """Carry out orders; those about one fast in their order. `most`: active fasts that a user may have."""
+    if not orders:
+        return Carried([], [])
     batch = await _Batch.read(db, orders, most)
     answers = [batch.answer(order) for order in orders]
     started = [(each, batch.requests[each.session_id]) for each in batch.changed() if each.session_id not in batch.held]
@@ -130,11 +132,13 @@ class _Batch:
     async def read(cls, db: AsyncSession, orders: Sequence[Order], most: int | None) -> "_Batch":
         """Read and lock what the orders need: rows first, as each transaction that locks several of these does."""
         ids = {order.session_id for order in orders}
-        erased = await erasures.running_among(db, {order.user_id for order in orders}) if len(orders) > 1 else set()
+        erased = await erasures.running_among(db, {order.user_id for order in orders})
         held = await fasting_sessions.hold(db, ids)
         now = await present_instant(db)
         starts = [order for order in orders if isinstance(order.what, Start) and order.session_id not in held]
-        following = {order.user_id for order in starts if order.what.reminder_minutes is None}
+        following = {
+            order.user_id for order in starts if isinstance(order.what, Start) and order.what.reminder_minutes is None
+        }
         wishes = await preferences.held(db, following) if following else {}
         counted = {order.user_id for order in starts} | {
             order.user_id for order in orders if _may_reactivate(order, held.get(order.session_id), now)
@@ -162,10 +166,9 @@ class _Batch:
             if order.user_id in self.erased:
                 raise being_erased()
             match order.what:
-                case Start() as start if order.session_id not in self.held | self.sessions:
-                    return self._start(order, start)
                 case Start() as start:
-                    return self._repeat(order, start)
+                    is_known = order.session_id in self.held or order.session_id in self.sessions
+                    return (self._repeat if is_known else self._start)(order, start)
                 case Change() as change:
                     return self._change(order, change)
                 case Finish() as finish:

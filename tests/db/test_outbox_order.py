@@ -89,6 +89,26 @@ async def test_a_reminder_due_in_a_minute_is_dispatched_by_the_next_sweep_though
     assert asyncio.get_running_loop().time() - began < 5
 
 
+async def test_an_import_is_dispatched_at_a_steady_pace_and_what_is_needed_soon_at_once(
+    sessions: Sessions, relay: Relay, temporal: Temporal
+) -> None:
+    count = 1000
+    await _owe_many(sessions, fasting_sessions.OUTBOX_KIND, timedelta(hours=1), count=count)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+
+    sweeping = asyncio.create_task(relay.sweep_forever())
+    await eventually(lambda: _are_left(sessions, fewer_than=count))
+    honest = await _start(sessions, due_in=timedelta(minutes=1))
+    await _grace_is_over(sessions)
+    await eventually(lambda: _is_told(temporal, honest))
+    sweeping.cancel()
+    seconds = loop.time() - began
+
+    assert await _are_left(sessions, fewer_than=count)
+    assert not await _are_left(sessions, fewer_than=int(count - 20 * (seconds + 1)))
+
+
 async def test_a_cancel_and_a_goal_moved_away_are_as_urgent_as_the_reminder_they_call_off(sessions: Sessions) -> None:
     soon, moved, cancelled = [await _start(sessions, due_in=timedelta(minutes=each)) for each in (3, 2, 1)]
     [later] = [await _start(sessions, due_in=timedelta(hours=1))]
@@ -148,6 +168,11 @@ async def test_an_api_process_dispatches_what_is_needed_first_before_the_thousan
 
 async def _is_told(temporal: Temporal, session_id: UUID) -> bool:
     return session_id in temporal.told
+
+
+async def _are_left(sessions: Sessions, *, fewer_than: int) -> bool:
+    async with sessions() as db:
+        return (await db.execute(text("SELECT count(*) FROM outbox"))).scalar_one() < fewer_than
 
 
 async def _reached(temporal: Temporal, count: int) -> bool:
