@@ -145,7 +145,8 @@ async def _caller(
     try:
         yield caller
     except NotFound:
-        if request.method not in _READS and await _is_being_erased(services, acts_for or caller.user_id):
+        person = acts_for or (None if "service" in caller.scopes else caller.user_id)
+        if request.method not in _READS and person and await _is_being_erased(services, person):
             raise being_erased() from None  # what the request is about may be gone already
         raise
     finally:

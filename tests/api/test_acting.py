@@ -141,11 +141,11 @@ async def test_a_user_id_is_one_segment_of_the_path_whatever_it_contains(
     ("path", "status", "field"),
     [
         ("/v1/users/a/b/notification-preferences", 404, None),
-        ("/v1/users/notification-preferences", 404, None),
+        ("/v1/users/notification-preferences", 405, None),
         ("/v1/users//notification-preferences", 404, None),
         ("/v1/users%2Fa/notification-preferences", 404, None),
         ("/v1%2Fusers/a/notification-preferences", 404, None),
-        ("/v1/users/a%2Fnotification-preferences", 404, None),
+        ("/v1/users/a%2Fnotification-preferences", 405, None),
         ("/v1/users/a/fasting-sessions/batch", 422, "session_id"),
         ("/v1/users/a/stream", 404, None),
         ("/v1/users/%00/notification-preferences", 422, "user_id"),

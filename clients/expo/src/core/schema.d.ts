@@ -10863,6 +10863,19 @@ export interface operations {
                 };
             };
             /**
+             * @description Conflict.
+             *
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
              * @description Body too large.
              *
              *     - `body-too-large`: The body is larger than the API reads.
