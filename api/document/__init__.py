@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
 
+from api.body_limit import BATCHES, LARGEST_BATCH
 from api.dependencies import for_a_user
 from api.document.examples import FOR_USER, PARAMETERS, filled, requests_of
 from api.document.words import NAMES, VALUES
@@ -25,7 +26,8 @@ DESCRIPTION = """\
 Sends reminders of fasting sessions to every phone of a person, once and on time. The backend is the source of truth. A
 push only asks the app to read it.
 
-- **Who calls.** Each request has a bearer token. Its `sub` is the user, or the service that acts for users.
+- **Who calls.** Each request has a bearer token: a JWT, or an API key of a backend. Its `sub` (of a key: its name) is
+  the user, or the service that acts for users below `/v1/users/{user_id}/`.
 - **Repeats.** The caller chooses the ids, which are UUIDs. So every request can be repeated.
 - **Accepted** means stored. A 2xx comes after the commit, and what follows happens even if the API stops then.
 - **Times** are UTC instants. A request may use any offset.
@@ -173,6 +175,8 @@ def _show_problems(path: str, operation: Json) -> None:
         "not-found": str(NotFound(thing)) if thing else "Not Found",
         "act-for-a-user": str(ActForUser(for_a_user(path))),
     }
+    if path in BATCHES:
+        details["body-too-large"] = Detail.BODY_TOO_LARGE.format(most=LARGEST_BATCH)
     if scopes:
         details["not-allowed"] = Detail.NEEDS_SCOPE.format(scope=scopes[0])
     for response in operation["responses"].values():

@@ -49,6 +49,8 @@ PARAMETERS: Mapping[str, Any] = {
     "webhook_id": NewId("webhook"),
 }
 
+_SIXTEEN_HOURS = {"ends_at": Ahead(timedelta(hours=16)), "reminder_minutes": [60, 15]}
+
 REQUESTS: Mapping[str, Mapping[str, Any]] = {  # by operation id, then by what the example shows
     "register_device_token": {
         "An iPhone": IPHONE | {"app_version": "2.1.0", "os_version": "26.1", "permission": "granted"},
@@ -67,6 +69,23 @@ REQUESTS: Mapping[str, Mapping[str, Any]] = {  # by operation id, then by what t
     "change_fasting_session": {
         "A later goal": {"ends_at": Ahead(timedelta(hours=18))},
         "One reminder": {"reminder_minutes": [30]},
+    },
+    "change_fasting_sessions": {
+        "One is started, one is ended": {
+            "items": [
+                {"user_id": "alice", "session_id": NewId("imported fast"), "op": "start"} | _SIXTEEN_HOURS,
+                {"user_id": "bob", "session_id": NewId("nobody's fast"), "op": "end"},
+            ]
+        },
+    },
+    "change_device_tokens": {
+        "An import": {
+            "items": [
+                {"user_id": "alice", "installation_id": NewId("imported phone"), "op": "register"}
+                | {"provider": "apns", "token": NewToken("imported phone"), "locale": "de-AT"},
+                {"user_id": "bob", "installation_id": NewId("another imported phone"), "op": "sign_out"},
+            ]
+        },
     },
     "store_conversation": {"Two members": {"member_ids": ["alice", "bob"]}},
     "post_message": {"A message": {"body": "Shall we break our fast together?"}},

@@ -10,6 +10,8 @@ NAMES: Mapping[str, str] = {
     "brake_id": "Id of a token-error cutoff, from `GET /v1/support/gates`.",
     "conversation_id": "Id of the conversation; of a reminder: the id of its fasting session.",
     "id": "Its id.",
+    "labels": "Up to ten short texts about this fast, for texts of the presentation file (docs/presentation.md).",
+    "op": "What to do with it.",
     "erasure_id": "Id of the erasure, from the answer to `DELETE /v1/users/{user_id}`.",
     "installation_id": "One app on one phone. The app makes this UUID once, at its first start, and keeps it.",
     "message_id": "Id of the message. The sender chooses it, so that a repeat is harmless.",

@@ -16,6 +16,7 @@ from db.engine import Sessions, make_engine, make_sessions
 from dispatch.client import data_converter
 from dispatch.relay import Relay
 from domain.sessions import FastingSession, SessionStatus
+from tests import fasts
 from tests.conftest import NewDatabase
 from tests.servers import free_port
 from tests.stack import eventually
@@ -178,20 +179,20 @@ async def _start(sessions: Sessions, *, due_in: timedelta) -> UUID:
         rev=1,
     )
     async with sessions.begin() as db:
-        await fasting_sessions.start(db, session, {})
+        await fasts.start(db, session)
     return session.session_id
 
 
 async def _change(sessions: Sessions, session_id: UUID, *, ends_in: timedelta | None = None, **values: Any) -> None:
     now = datetime.now(UTC)
     async with sessions.begin() as db:
-        session = await fasting_sessions.locked(db, session_id)
+        session = await fasting_sessions.read(db, session_id)
         assert session is not None
         if ends_in is not None:
             values |= {"ends_at": now + ends_in, "scheduled_at": now}
         if "status" in values:
             values |= {"ended_at": now}
-        await fasting_sessions.change(db, replace(session, rev=2, **values), now)
+        await fasts.change(db, replace(session, rev=2, **values), now)
 
 
 async def _grace_is_over(sessions: Sessions) -> None:
