@@ -37,6 +37,7 @@ from fleet.due_load import DueLoad
 from fleet.heartbeat import Heartbeat, this_process
 from fleet.interceptors import IdsInLogs, NamelessFailures
 from fleet.signals import FleetSignals
+from fleet.takeover import Takeover
 from fleet.token_error_cutoff import TokenErrorCutoff
 from push.limiter.registry import DEFAULT_TIMINGS, LimiterGauges, RouteLimiters
 from push.limiter.settings import Limits, Timings
@@ -64,6 +65,7 @@ from workflows.webhook_follower import WebhookFollower
 
 GRACE = SEND_BUDGET + timedelta(seconds=5)  # at shutdown: longer than a send, so that none is cut off and made twice
 MAX_HELD = 20_000  # armed sends per provider; each costs a few KB, and must exceed arm window times rate
+_MISSED_AFTER = timedelta(seconds=5)  # a workflow task that waits for a killed worker goes to another one then
 _COLLECT_EVERY = 30.0  # seconds
 _COLLECT_PATIENCE = 120  # seconds of waiting for a quiet moment
 _CACHED_WORKFLOWS = 2_500  # more than are awake at once, about 60 KB each; other sleepers cost rows, not memory
@@ -110,6 +112,7 @@ def make_workers(
             max_cached_workflows=_CACHED_WORKFLOWS,
             max_concurrent_workflow_tasks=100,
             max_concurrent_local_activities=50,
+            sticky_queue_schedule_to_start_timeout=_MISSED_AFTER,
             workflow_task_poller_behavior=PollerBehaviorSimpleMaximum(10),
             graceful_shutdown_timeout=GRACE,
         ),
@@ -125,6 +128,7 @@ def make_workers(
     ]
     for provider in sorted(dependencies.apps.providers):
         sending = PushSending(provider, sessions, dependencies)
+        dependencies.takeover.serve(provider, sending.take_over)
         workers.append(
             Worker(
                 client,
@@ -178,6 +182,7 @@ async def main() -> None:
             asyncio.create_task(rotation.follow()),
             asyncio.create_task(presented.follow()),
             asyncio.create_task(heartbeat.beat_forever()),
+            asyncio.create_task(dependencies.takeover.run_forever(heartbeat.worker_id)),
             asyncio.create_task(keep_registered(client)),
             asyncio.create_task(sweeper.sweep_forever()),
             asyncio.create_task(Eraser(sessions, client).erase_forever()),
@@ -214,9 +219,8 @@ def make_send_dependencies(
     window = timedelta(seconds=settings.brake_window)
     limiters = RouteLimiters(limits, timings)
     cutoff = TokenErrorCutoff(sessions, limiters, Threshold(settings.brake_share, settings.brake_token_errors, window))
-    return SendDependencies(
-        apps, DueLoad(), limiters, cutoff, presentations or PresentationFiles(service_settings(environ)).presentations
-    )
+    presentations = presentations or PresentationFiles(service_settings(environ)).presentations
+    return SendDependencies(apps, DueLoad(), limiters, cutoff, presentations, Takeover(sessions))
 
 
 def _keep() -> Keep:

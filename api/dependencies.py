@@ -145,7 +145,8 @@ async def _caller(
     try:
         yield caller
     except NotFound:
-        if request.method not in _READS and await _is_being_erased(services, acts_for or caller.user_id):
+        person = acts_for or (None if "service" in caller.scopes else caller.user_id)
+        if request.method not in _READS and person and await _is_being_erased(services, person):
             raise being_erased() from None  # what the request is about may be gone already
         raise
     finally:
@@ -178,9 +179,14 @@ async def _user(request: Request, caller: Annotated[Caller, Depends(_caller)]) -
     if "user_id" in request.path_params:
         return Caller(request.path_params["user_id"], frozenset(), _with_scope(caller, "service").expires_at)
     if "service" in caller.scopes or not caller.is_person:
-        bare = route_template(request.scope).removeprefix("/v1")
-        raise ActForUser(f"/v1/users/{{user_id}}{_NOT_FOR_SERVICES.get(bare, bare)}")
+        raise ActForUser(for_a_user(route_template(request.scope)))
     return caller
+
+
+def for_a_user(path: str) -> str:
+    """Give the path on which a service does for a user what a user does on `path`."""
+    bare = path.removeprefix("/v1")
+    return f"/v1/users/{{user_id}}{_NOT_FOR_SERVICES.get(bare, bare)}"
 
 
 _NOT_FOR_SERVICES = {"/stream": "/sync"}  # what serves them instead

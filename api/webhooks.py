@@ -159,13 +159,15 @@ async def get_webhook(webhook_id: UUID, _: ServiceCaller, sessions: Database) ->
 
 
 @router.delete("/{webhook_id}", status_code=204, responses=responses("not-allowed"))
-async def delete_webhook(webhook_id: UUID, _: ServiceCaller, writes: RowWrites) -> Response:
+async def delete_webhook(webhook_id: UUID, _: ServiceCaller, writes: RowWrites, relay: Dispatch) -> Response:
     """Delete a webhook and its deliveries. A request that is under way may still arrive."""
 
-    async def remove(db: AsyncSession) -> None:
-        await webhooks.remove(db, webhook_id)
+    async def remove(db: AsyncSession) -> OutboxEntry | None:
+        return await webhooks.notify(db, webhook_id) if await webhooks.remove(db, webhook_id) else None
 
-    await writes.run(remove, f"{_KIND}/{webhook_id}")
+    entry = await writes.run(remove, f"{_KIND}/{webhook_id}")
+    if entry is not None:
+        relay.dispatch_soon(entry)
     return Response(status_code=204)
 
 
@@ -196,7 +198,7 @@ async def rotate_webhook_secret(
 
 
 @router.get("/{webhook_id}/deliveries", responses=responses("not-allowed", "not-found"))
-async def list_webhook_deliveries(webhook_id: UUID, page: Paged, _: ServiceCaller, sessions: Database) -> DeliveryList:
+async def list_webhook_deliveries(webhook_id: UUID, _: ServiceCaller, page: Paged, sessions: Database) -> DeliveryList:
     """List a webhook's deliveries, the latest first."""
     async with sessions() as db:
         if not await webhooks.shown(db, webhook_id):

@@ -45,7 +45,7 @@ async def store(db: AsyncSession, webhook_id: UUID, url: str, types: Collection[
     """
     await db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended("webhooks", 0))))
     row = await db.get(WebhookRow, webhook_id, with_for_update=True, populate_existing=True)
-    wanted = None if types is None else sorted(types)
+    wanted = None if types is None else sorted(set(types))
     if row is None:
         if (await db.execute(select(func.count()).select_from(WebhookRow))).scalar_one() >= MAX_WEBHOOKS:
             raise Conflict("too-many-webhooks", f"There may be {MAX_WEBHOOKS} webhooks. Delete one of them first.")
@@ -64,9 +64,10 @@ async def store(db: AsyncSession, webhook_id: UUID, url: str, types: Collection[
     return None, was_disabled
 
 
-async def remove(db: AsyncSession, webhook_id: UUID) -> None:
-    """Delete a webhook and its deliveries; its workflow ends by itself."""
-    await db.execute(delete(WebhookRow).where(WebhookRow.id == webhook_id))
+async def remove(db: AsyncSession, webhook_id: UUID) -> bool:
+    """Delete a webhook and its deliveries; tells whether there was one."""
+    query = delete(WebhookRow).where(WebhookRow.id == webhook_id).returning(WebhookRow.id)
+    return await db.scalar(query, execution_options=_BLIND) is not None
 
 
 async def rotate_secret(db: AsyncSession, webhook_id: UUID) -> str:

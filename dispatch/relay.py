@@ -212,8 +212,7 @@ class Relay:
     async def _follow(self, webhook_id: UUID) -> None:
         async with self._sessions() as db:
             is_wanted = await webhooks.exists(db, webhook_id)
-        if is_wanted:  # otherwise its workflow ends by itself
-            await starts.follow(self._client, webhook_id)
+        await (starts.follow if is_wanted else starts.stop_following)(self._client, webhook_id)
 
     async def _postpone(self, entry: outbox.OutboxEntry, error: str) -> None:
         try:

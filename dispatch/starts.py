@@ -1,5 +1,7 @@
 """How each workflow is started or signalled: one call each, which may be repeated at any time."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -36,11 +38,13 @@ from workflows.status import ABOUT_HANDOFF, ABOUT_REDRIVE, ABOUT_REMINDERS, ABOU
 from workflows.webhook_follower import WebhookFollower
 
 _RPC_TIMEOUT = timedelta(seconds=5)
+_MISSED_AFTER = timedelta(seconds=5)  # of a workflow task: if its worker is killed meanwhile, another one has it then
 _COMMON: dict[str, Any] = {  # a running one continues; after an ended one another starts
     "task_queue": WORKFLOW_QUEUE,
     "id_conflict_policy": WorkflowIDConflictPolicy.USE_EXISTING,
     "id_reuse_policy": WorkflowIDReusePolicy.ALLOW_DUPLICATE,
     "rpc_timeout": _RPC_TIMEOUT,
+    "task_timeout": _MISSED_AFTER,
 }
 
 
@@ -67,11 +71,8 @@ async def remind_as(client: Client, state: SessionState) -> None:
         SessionStatus.ACTIVE: FastingReminder.reschedule,
         SessionStatus.CANCELLED: FastingReminder.cancel,
     }.get(state.status, FastingReminder.end)
-    try:
+    with _if_running():  # without a workflow there is nothing to cancel
         await handle.signal(signal, state, rpc_timeout=_RPC_TIMEOUT)
-    except RPCError as error:
-        if error.status is not RPCStatusCode.NOT_FOUND:  # no workflow: nothing to cancel
-            raise
 
 
 async def hand_off(client: Client, state: HandoffState) -> None:
@@ -135,6 +136,23 @@ async def follow(client: Client, webhook_id: UUID) -> None:
         static_details=ABOUT_WEBHOOK,
         **_COMMON,
     )
+
+
+async def stop_following(client: Client, webhook_id: UUID) -> None:
+    """End the rest of the workflow of a webhook that was deleted or disabled, so that it ends."""
+    handle = client.get_workflow_handle(webhook_workflow_id(webhook_id))
+    with _if_running():
+        await handle.signal(WebhookFollower.look_again, rpc_timeout=_RPC_TIMEOUT)
+
+
+@contextmanager
+def _if_running() -> Iterator[None]:
+    """Signal nobody where there is no workflow."""
+    try:
+        yield
+    except RPCError as error:
+        if error.status is not RPCStatusCode.NOT_FOUND:
+            raise
 
 
 def _priority(kind: Kind) -> Priority:

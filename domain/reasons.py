@@ -65,7 +65,7 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     "another push that it would replace on the screen is being sent.": ("line_taken",),
     "it is already being sent.": ("call_under_way",),
     "the worker was stopped, and another one takes over.": ("worker_shutdown", "closing"),
-    "the worker stalled, and another one takes over.": ("worker_stood_still",),
+    "the worker stalled, and another one takes over.": ("worker_stood_still", "taken_over"),
     "storing the result of the call failed, and is tried again.": ("outcome_not_stored",),
     "the result is known, but the answer that came with it could not be stored.": ("unstorable_answer",),
     "the worker stopped before it stored the result of the call.": ("worker_lost",),

@@ -27,6 +27,7 @@ from sending.precheck import (
     Hindrance,
     InFlight,
     Proceed,
+    TakenOver,
     Verdict,
     precheck,
 )
@@ -142,7 +143,7 @@ def _update(task: push_tasks.Task, verdict: Verdict, now: datetime) -> push_task
             return push_tasks.Update(task.task_id, TaskState.PENDING, reason, next_attempt_at=now + delay)
         case Final(state, settled_reason):
             return push_tasks.Update(task.task_id, state, settled_reason)
-        case InFlight():
+        case InFlight() | TakenOver():
             return None
 
 

@@ -43,6 +43,7 @@ class Claim:
     """Ask for one push task to be checked, and for an attempt to be begun if all is well."""
 
     task_id: UUID
+    held_by: UUID | None = None  # the worker that the database has for it; None: its hold was not recorded
     attempt_id: UUID = field(default_factory=uuid4)  # of the attempt that it begins
 
 
@@ -52,6 +53,7 @@ class Hindered:
 
     task_id: UUID
     hindrance: Hindrance
+    held_by: UUID | None = None  # as in `Claim`
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,11 @@ class InFlight:
 
 
 @dataclass(frozen=True, slots=True)
+class TakenOver:
+    """Another worker has it: this one had stopped showing life."""
+
+
+@dataclass(frozen=True, slots=True)
 class Final:
     """The task's state is final."""
 
@@ -93,7 +100,7 @@ class Final:
     reason: str | None
 
 
-Verdict = Proceed | Deferred | InFlight | Final
+Verdict = Proceed | Deferred | InFlight | TakenOver | Final
 
 CHECK_FAILED = Hindrance("check_failed", timedelta(seconds=10))
 
@@ -152,6 +159,8 @@ def _check(task: push_tasks.Task, ask: Claim | Hindered, facts: Facts) -> Verdic
     final = facts.final.get(task.task_id)
     if final is not None and (task.again_at is None or task.again_at < final.started_at):
         return Final(TaskState(final.outcome), final.reason)  # the task was locked when its call was over
+    if ask.held_by is not None and ask.held_by != task.held_by:
+        return TakenOver()
     under_way = facts.under_way.get(task.task_id)
     if under_way is not None and under_way.started_at + ATTEMPT_LEASE > facts.now:
         return InFlight(under_way.started_at + ATTEMPT_LEASE - facts.now)

@@ -252,6 +252,7 @@ async def working(
         asyncio.create_task(rotation.follow()),
         asyncio.create_task(presented.follow()),
         asyncio.create_task(heartbeat.beat_forever()),
+        asyncio.create_task(dependencies.takeover.run_forever(heartbeat.worker_id)),
     ]
     webhooks = WebhookDependencies(service_settings(environment).webhooks_allow_private, within=1.5, looks_every=0.1)
     workers = make_workers(stack.temporal, stack.sessions, dependencies, webhooks=webhooks)

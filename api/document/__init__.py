@@ -10,10 +10,11 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
 
+from api.dependencies import for_a_user
 from api.document.examples import FOR_USER, PARAMETERS, filled, requests_of
 from api.document.words import NAMES, VALUES
 from api.http.problem_types import MEDIA_TYPE, PROBLEMS
-from api.http.problems import Detail, Problem
+from api.http.problems import ActForUser, Detail, Problem
 from domain.problems import NotFound
 
 Json = dict[str, Any]
@@ -57,6 +58,9 @@ THINGS: Mapping[str, str] = {  # what is not found, by the parameter that names 
     "brake_id": "brake",
     "webhook_id": "webhook",
     "erasure_id": "erasure",
+}
+DETAILS: Mapping[tuple[str, str], str] = {  # of one operation and problem type, where the table's example is not true
+    ("send_test_push", "not-found"): str(NotFound("installation")),
 }
 _SENTENCE = re.compile(r"(.+?)\.(?:\s|$)", re.DOTALL)
 _DONE = {"200": "Done.", "201": "Accepted.", "202": "Accepted. The rest follows.", "204": "Done. There is no body."}
@@ -106,9 +110,12 @@ def described(app: FastAPI, public_url: str) -> Json:
     for name, schema in schemas.items():
         _describe_schema(name, schema)
     matched = {route.path_format for route in iter_route_contexts(app.routes) if ":uuid}" in (route.path or "")}
+    ids = {operation["operationId"] for _, operation in operations(document)}
     for path, operation in operations(document):
         _describe_operation(operation)
-        _show_problems(operation)
+        if operation["operationId"].removesuffix(FOR_USER) in ids - {operation["operationId"]}:
+            _describe_acting(operation)
+        _show_problems(path, operation)
         _show_invalid_request(operation, schemas, is_matched=path in matched)
     return document
 
@@ -149,18 +156,30 @@ def _describe_operation(operation: Json) -> None:
             response["description"] = _REPEATED if is_repeat else _DONE[status]
 
 
-def _show_problems(operation: Json) -> None:
+def _describe_acting(operation: Json) -> None:
+    """Say of an operation for users that a service does it for one."""
+    for part in ("summary", "description"):
+        operation[part] = re.sub(r"\bcaller\b(?! chooses)", "user", operation[part])
+    if "user" not in operation["summary"]:
+        operation["summary"] += ", for a user"
+
+
+def _show_problems(path: str, operation: Json) -> None:
     """Make the examples of general problems those of this operation."""
     names = [each["name"] for each in operation.get("parameters", []) if each.get("required")]
     thing = next((THINGS[name] for name in names if name in THINGS), None)
     scopes = [scope for each in operation.get("security", []) for scopes in each.values() for scope in scopes]
-    details = {"not-found": str(NotFound(thing)) if thing else "Not Found"}
+    details = {
+        "not-found": str(NotFound(thing)) if thing else "Not Found",
+        "act-for-a-user": str(ActForUser(for_a_user(path))),
+    }
     if scopes:
         details["not-allowed"] = Detail.NEEDS_SCOPE.format(scope=scopes[0])
     for response in operation["responses"].values():
         for name, example in response.get("content", {}).get(MEDIA_TYPE, {}).get("examples", {}).items():
-            if name in details:
-                example["value"]["detail"] = details[name]
+            own = DETAILS.get((operation["operationId"].removesuffix(FOR_USER), name), details.get(name))
+            if own is not None:
+                example["value"]["detail"] = own
 
 
 def _show_invalid_request(operation: Json, schemas: Json, *, is_matched: bool) -> None:

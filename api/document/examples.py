@@ -58,7 +58,11 @@ REQUESTS: Mapping[str, Mapping[str, Any]] = {  # by operation id, then by what t
         "A sign-out that the phone sends late": {"installation_id": INSTALLATION, "ticket": NewToken("ticket")},
     },
     "start_fasting_session": {
-        "16 hours, with two reminders": {"ends_at": Ahead(timedelta(hours=16)), "reminder_minutes": [60, 15]},
+        "16 hours, with two reminders": {
+            "ends_at": Ahead(timedelta(hours=16)),
+            "reminder_minutes": [60, 15],
+            "labels": {"name": "Tuesday's fast"},
+        },
     },
     "change_fasting_session": {
         "A later goal": {"ends_at": Ahead(timedelta(hours=18))},

@@ -19,6 +19,7 @@ class WorkerRow(Table):
     started_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     seen_at: Mapped[datetime]
     gates: Mapped[dict[str, Any]]
+    alive_at: Mapped[datetime | None]  # twice a second; `seen_at` is that of the heartbeat, which divides the rate
 
 
 class Lease(Table):

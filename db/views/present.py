@@ -74,6 +74,7 @@ class _World:
     permissions: Mapping[tuple[str, UUID], ReportedPermission]
     undispatched: Mapping[UUID, datetime]  # since when a dispatch of these subjects has been waiting
     calls: Mapping[UUID, push_attempts.Begun]
+    showing_life: Collection[UUID]  # workers
 
 
 _NO_NEXT = {WaitsFor.CHECK, WaitsFor.RESUME, WaitsFor.REDRIVE, WaitsFor.WORKER, WaitsFor.TEMPORAL}
@@ -104,6 +105,7 @@ async def of_user(db: AsyncSession, user_id: str, part: TimelinePart) -> list[Ti
         permissions=await device_history.permissions(db, {(user_id, each.installation_id) for each in devices}),
         undispatched=await _undispatched(db, pushes),
         calls=await push_attempts.under_way(db, [push.task.task_id for push in pushes if push.task]),
+        showing_life=await workers.showing_life(db),
     )
     each = [one for push in pushes for one in _by_phone(push, world)]
     return [_item(push, world) for push in each[:MAX_PRESENT]]
@@ -250,6 +252,7 @@ def _item(push: _Push, world: _World) -> TimelineItem:
         workers=world.workers,
         temporal_answers=world.temporal_answers,
         route=route,
+        holder_is_lost=task is not None and task.held_by is not None and task.held_by not in world.showing_life,
     )
     return _described(push, unsettled, provider, world)
 

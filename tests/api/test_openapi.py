@@ -16,7 +16,9 @@ from schemathesis.engine import events, from_schema
 from schemathesis.hooks import HookContext
 
 from api.app import create_app
+from api.http.auth import is_user_id
 from api.streams.open_streams import OpenStreamLimits
+from domain.devices import Permission
 from settings.environment import auth_settings, service_settings
 from tests.stack import Stack, StackPlace, iphone, make_stack
 from tests.support.dead import dead_task
@@ -37,6 +39,9 @@ CHECKS = (
 
 
 OF_USERS = "device-tokens|fasting-sessions|notification-preferences|sync|preference-links|push-tasks"
+
+
+DESCRIBES_A_PHONE = ("locale", "time_zone", "app_version", "os_version", "permission")  # stored as null if unreadable
 
 
 @pytest.fixture
@@ -104,7 +109,7 @@ def _run(address: str, config: SchemathesisConfig, known: Known) -> tuple[Counte
         for name in valid:
             turn = turns.setdefault((context.operation.label, name), itertools.cycle([*ids[name], None]))
             parameters |= {name: str(next(turn) or uuid4())}
-        return parameters | ({"user_id": known.user_id} if "user_id" in parameters else {})
+        return parameters | ({"user_id": known.user_id} if _is_user_id(parameters.get("user_id")) else {})
 
     @schema.hook
     def map_body(_: HookContext, body: Any) -> Any:
@@ -117,6 +122,14 @@ def _run(address: str, config: SchemathesisConfig, known: Known) -> tuple[Counte
         rehearsed = {"dry_run": True} if "limit" in body else {}  # else none would be left to be redriven by itself
         return body | fitted | rehearsed
 
+    @schema.hook
+    def filter_case(_: HookContext, case: schemathesis.Case[Any]) -> bool:
+        """Leave out what the API takes on purpose: a phone is registered whatever it says of itself."""
+        body = case.body if isinstance(case.body, dict) else {}
+        return all(body.get(name) is None or isinstance(body[name], str) for name in DESCRIBES_A_PHONE) and (
+            body.get("permission") in (None, *Permission)
+        )
+
     answers, failures = Counter[int](), []
     for event in from_schema(schema).execute():
         if isinstance(event, events.FatalError | events.NonFatalError):
@@ -125,6 +138,10 @@ def _run(address: str, config: SchemathesisConfig, known: Known) -> tuple[Counte
             answers.update(each.response.status_code for each in event.recorder.interactions.values() if each.response)
             failures += _failures(event)
     return answers, failures
+
+
+def _is_user_id(value: object) -> bool:
+    return isinstance(value, str) and is_user_id(value)
 
 
 def _is_uuid(value: object) -> bool:

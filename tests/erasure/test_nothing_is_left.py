@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import String, Text
 
-from db import erasing
+from db import api_keys, erasing
 from db.models.table import Table
 from tests.erasure.leaving import done, erased, holding, leave, path_of, workflows_about
 from tests.kept import kept_of
@@ -136,6 +136,18 @@ async def test_a_supporter_who_leaves_is_not_named_by_what_they_did(stack: Stack
     assert await holding(stack, [carol.user_id]) == set()
     [action] = await stack.rows("SELECT actor FROM support_actions WHERE subject_id = :id", id=task_id)
     assert action.actor == erasing.NOBODY
+
+
+async def test_a_user_who_was_named_like_an_api_key_leaves_the_key_as_it_is(stack: Stack, alice: User) -> None:
+    async with stack.sessions.begin() as db:
+        key = await api_keys.create(db, alice.user_id, ["service"], lasts=None, actor=alice.user_id)
+    await alice.register(iphone())
+
+    erasure_id = await erased(stack, alice.user_id)
+
+    headers = {"Authorization": f"Bearer {key}"}
+    assert (await stack.http.get(f"/v1/erasures/{erasure_id}", headers=headers)).status_code == 200
+    assert {table for table, _ in await holding(stack, [alice.user_id])} == {"api_keys", "support_actions"}
 
 
 async def test_somebody_who_never_existed_is_erased_and_named_nowhere(stack: Stack) -> None:
