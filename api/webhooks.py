@@ -198,7 +198,7 @@ async def rotate_webhook_secret(
 
 
 @router.get("/{webhook_id}/deliveries", responses=responses("not-allowed", "not-found"))
-async def list_webhook_deliveries(webhook_id: UUID, page: Paged, _: ServiceCaller, sessions: Database) -> DeliveryList:
+async def list_webhook_deliveries(webhook_id: UUID, _: ServiceCaller, page: Paged, sessions: Database) -> DeliveryList:
     """List a webhook's deliveries, the latest first."""
     async with sessions() as db:
         if not await webhooks.shown(db, webhook_id):

@@ -66,11 +66,12 @@ def _whole(table: str) -> tuple[str, _Batch]:
     return f"{table} WHERE user_id = :user_id", _run(f"DELETE FROM {table} WHERE ctid = ANY(ARRAY({mine})) RETURNING 1")  # noqa: S608
 
 
-def _without(table: str, column: str, instead: str) -> tuple[str, _Batch]:
+def _without(table: str, column: str, instead: str, unless: str = "false") -> tuple[str, _Batch]:
     """Write something else where a column of somebody else's row names the person."""
-    mine = f"SELECT ctid FROM {table} WHERE {column} = :user_id LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED"  # noqa: S608
+    named = f"{table} WHERE {column} = :user_id AND NOT {unless}"
+    mine = f"SELECT ctid FROM {named} LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED"  # noqa: S608
     return (
-        f"{table} WHERE {column} = :user_id",
+        named,
         _run(f"UPDATE {table} SET {column} = {instead} WHERE ctid = ANY(ARRAY({mine})) RETURNING 1"),  # noqa: S608
     )
 
@@ -183,6 +184,9 @@ _EVENTS = """
     DELETE FROM events e USING old WHERE e.number = old.number RETURNING 1
 """
 
+# Whoever acts with an API key is no person, though somebody may have been given its name as a user.
+_IS_A_KEY = "EXISTS (SELECT FROM api_keys k WHERE k.name = :user_id)"
+
 _TARGETS: Mapping[str, _Batch] = dict([  # which rows, as the end of a `SELECT FROM`; and how a batch of them goes
     _whole("presences"),
     _whole("preference_sessions"),
@@ -207,8 +211,8 @@ _TARGETS: Mapping[str, _Batch] = dict([  # which rows, as the end of a `SELECT F
         "support_actions WHERE detail ->> 'user_id' = :user_id",
         _run("DELETE FROM support_actions WHERE detail ->> 'user_id' = :user_id AND :limit > 0 RETURNING 1"),
     ),
-    _without("support_actions", "actor", f"'{NOBODY}'"),
-    _without("brakes", "resumed_by", f"'{NOBODY}'"),
+    _without("support_actions", "actor", f"'{NOBODY}'", _IS_A_KEY),
+    _without("brakes", "resumed_by", f"'{NOBODY}'", _IS_A_KEY),
 ])  # fmt: skip
 ROWS, BATCHES = tuple(_TARGETS), tuple(_TARGETS.values())
 

@@ -27,6 +27,7 @@ PATHS = (
     "/console/push/{task}",
     "/console/events",
     "/console/webhooks",
+    "/console/api-keys",
     "/console/analytics",
     "/console/nothing",
 )

@@ -84,6 +84,33 @@ async def test_a_reminder_that_is_opened_meanwhile_leaves_no_row(stack: Stack, a
     assert await holding(stack, [alice.user_id, str(session_id)]) == set()
 
 
+async def test_what_knows_of_the_time_before_brings_nothing_back_once_the_person_is_back(
+    stack: Stack, alice: User, bob: User
+) -> None:
+    phone = iphone()
+    [task_id] = await dead_task(alice, phone)
+    session_id = await alice.start_fast(due_in=600)
+    [fast] = await stack.rows("SELECT ends_at FROM fasting_sessions WHERE id = :id", id=session_id)
+    message_id = await posted(bob, await conversation_of(alice, bob))
+    await handed_off(stack, message_id)
+    await erased(stack, alice.user_id)
+
+    await alice.register(phone)
+    due_at = fast.ends_at - timedelta(minutes=1)
+    opened = await ReminderOpening(stack.sessions).open_reminder(OpenReminder(session_id, 1, due_at, Moment.DUE))
+    ask = PlanHandoff(message_id, PresencePolicy.NOTHING, paged=True)
+    planned = await HandoffPlanning(stack.sessions).plan_handoff(ask)
+    [checked] = await check_pushes(stack.sessions, [Claim(task_id)])
+
+    assert (opened.withheld, planned.sends) == ("session_missing", ())
+    assert getattr(checked, "reason", None) == "task_missing"
+    assert {table for table, _ in await holding(stack, [alice.user_id])} <= {"device_tokens", *_OF_EVENTS}
+    assert await holding(stack, [str(session_id), str(task_id)]) == set()
+
+
+_OF_EVENTS = ("unnumbered_events", "events")  # that they have registered
+
+
 async def test_what_began_before_and_commits_late_is_erased_too(stack: Stack, alice: User) -> None:
     late = "INSERT INTO preferences (user_id, reminders, reminder_minutes, messages, reminder_preview, message_preview)"
     values = " VALUES (:id, true, '{}', true, 'full', 'full')"
