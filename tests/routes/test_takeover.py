@@ -13,8 +13,11 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.sending import SendPush
 from db import holds, workers
+from db.engine import as_of_one_moment
+from db.views import present
 from domain.kinds import Kind
 from domain.push import PlannedSend, Provider, TaskState
+from domain.timeline import TimelinePart, WaitsFor
 from fleet.holds import Hold, Holds
 from fleet.takeover import Others, TakeoverTimings
 from sending.attempts import check_pushes
@@ -181,6 +184,18 @@ async def test_a_send_that_calls_soon_is_never_recorded_and_one_that_waits_is(wi
             await sending
 
 
+async def test_support_reads_that_it_is_being_taken_over_while_its_holder_is_lost_and_only_then(
+    without_worker: Stack,
+) -> None:
+    [due] = await due_now(without_worker, [iphone()])
+    living = await _joined(without_worker)
+
+    await _hold(without_worker, living, [due])
+    assert await _waits_for(without_worker, due) == WaitsFor.NOTHING
+    await _hold(without_worker, uuid4(), [due])
+    assert await _waits_for(without_worker, due) == WaitsFor.TAKEOVER
+
+
 def test_a_worker_that_stood_still_itself_or_whose_database_did_counts_nobody_as_lost() -> None:
     slow, dead = uuid4(), uuid4()
     others = Others(lost_after=4)
@@ -192,6 +207,14 @@ def test_a_worker_that_stood_still_itself_or_whose_database_did_counts_nobody_as
     assert (others.lost, others.living) == ([dead], [slow])
     assert not others.learn({slow: _at(902), dead: _at(903)})  # it had only been frozen
     assert others.lost == []
+
+
+async def _waits_for(stack: Stack, send: Due) -> str:
+    [task] = await stack.rows("SELECT user_id FROM push_tasks WHERE task_id = :id", id=send.task_id)
+    async with stack.sessions() as db:
+        await as_of_one_moment(db)
+        [item] = await present.of_user(db, task.user_id, TimelinePart())
+    return str(item.detail["waits_for"])
 
 
 async def _joined(stack: Stack) -> UUID:
