@@ -58,7 +58,7 @@ async def test_nothing_is_taken_over_before_it_is_due(without_worker: Stack, sim
     phone = iphone()
     [due] = await due_now(without_worker, [phone])
     await _hold(without_worker, uuid4(), [due])  # a worker without a row: stopped, or forgotten by its successor
-    later = "due_at = clock_timestamp() + interval '1.5 s', next_attempt_at = clock_timestamp() + interval '1.5 s'"
+    later = "due_at = clock_timestamp() + interval '0.8 s', next_attempt_at = clock_timestamp() + interval '0.8 s'"
     await change(without_worker, f"UPDATE push_tasks SET {later} WHERE task_id = :id", id=due.task_id)
     ends = "UPDATE fasting_sessions SET ends_at = t.due_at + interval '30 minutes' FROM push_tasks t"
     await change(without_worker, f"{ends} WHERE id = t.conversation_id AND t.task_id = :id", id=due.task_id)
