@@ -88,5 +88,8 @@ _KNOWN_AMONG = text("""
 """)
 
 _ACTIVE_OF = text("""
-    SELECT user_id, count(*) AS active FROM device_tokens WHERE active AND user_id = ANY(CAST(:users AS text[])) GROUP BY user_id
+    SELECT user_id, count(*) AS active
+      FROM device_tokens
+     WHERE active AND user_id = ANY(CAST(:users AS text[]))
+     GROUP BY user_id
 """)
