@@ -283,6 +283,8 @@ async def _is_spent(db: AsyncSession, installation_id: UUID, ticket: bytes) -> b
 
 async def _latest_sequence(db: AsyncSession, user_id: str, installation_id: UUID, new: Registration) -> int | None:
     """Give the highest number of the registrations with this ticket; raises Conflict if the new one has a lower one."""
+    if new.sign_out_digest is None:
+        return None
     same_sign_in = and_(
         DeviceToken.user_id == user_id,
         DeviceToken.installation_id == installation_id,

@@ -49,6 +49,7 @@ PARAMETERS: Mapping[str, Any] = {
     "webhook_id": NewId("webhook"),
 }
 
+IMPORTED_FAST = {"user_id": "alice", "session_id": NewId("imported fast")}
 _SIXTEEN_HOURS = {"ends_at": Ahead(timedelta(hours=16)), "reminder_minutes": [60, 15]}
 
 REQUESTS: Mapping[str, Mapping[str, Any]] = {  # by operation id, then by what the example shows
@@ -60,30 +61,28 @@ REQUESTS: Mapping[str, Mapping[str, Any]] = {  # by operation id, then by what t
         "A sign-out that the phone sends late": {"installation_id": INSTALLATION, "ticket": NewToken("ticket")},
     },
     "start_fasting_session": {
-        "16 hours, with two reminders": {
-            "ends_at": Ahead(timedelta(hours=16)),
-            "reminder_minutes": [60, 15],
-            "labels": {"name": "Tuesday's fast"},
-        },
+        "16 hours, with two reminders": _SIXTEEN_HOURS | {"labels": {"name": "Tuesday's fast"}},
     },
     "change_fasting_session": {
         "A later goal": {"ends_at": Ahead(timedelta(hours=18))},
         "One reminder": {"reminder_minutes": [30]},
     },
     "change_fasting_sessions": {
-        "One is started, one is ended": {
+        "A fast is started, and its goal moved": {
             "items": [
-                {"user_id": "alice", "session_id": NewId("imported fast"), "op": "start"} | _SIXTEEN_HOURS,
-                {"user_id": "bob", "session_id": NewId("nobody's fast"), "op": "end"},
+                IMPORTED_FAST | {"op": "start"} | _SIXTEEN_HOURS,
+                IMPORTED_FAST | {"op": "move", "ends_at": Ahead(timedelta(hours=18))},
             ]
         },
+        "It is ended": {"items": [IMPORTED_FAST | {"op": "end"}]},
     },
     "change_device_tokens": {
         "An import": {
             "items": [
-                {"user_id": "alice", "installation_id": NewId("imported phone"), "op": "register"}
-                | {"provider": "apns", "token": NewToken("imported phone"), "locale": "de-AT"},
-                {"user_id": "bob", "installation_id": NewId("another imported phone"), "op": "sign_out"},
+                {"user_id": "alice", "installation_id": NewId("imported iPhone"), "op": "register"}
+                | {"provider": "apns", "token": NewToken("imported iPhone"), "locale": "de-AT"},
+                {"user_id": "bob", "installation_id": NewId("imported Pixel"), "op": "register"}
+                | {"provider": "fcm", "token": NewToken("imported Pixel"), "locale": "en-GB"},
             ]
         },
     },
