@@ -268,7 +268,7 @@ async def test_tokens_are_imported_and_each_gets_the_answer_of_its_single_route(
         (register(bob.user_id, known), (200,)),
         ({name: value for name, value in register(bob.user_id, android()).items() if name != "op"}, (200,)),
         (register(bob.user_id, iphone(), token="no token"), (422, "invalid-request", "token")),
-        (register(bob.user_id, iphone(), app_id="nobodys.app"), (422, "invalid-request", "app_id")),
+        (register(bob.user_id, iphone(), app_id="no app"), (422, "invalid-request", "app_id")),
         (register(bob.user_id, iphone(), provider="mail"), (422, "invalid-request", "provider")),
         (register(bob.user_id, android(), environment="sandbox"), (422, "invalid-request", "environment")),
         (register("a\0b", iphone()), (422, "invalid-request", "user_id")),
