@@ -3376,10 +3376,7 @@ export interface components {
              * @description Minutes before the end at which the user is reminded; 0 is the end itself.
              */
             reminder_minutes?: number[] | null;
-            /**
-             * Labels
-             * @description Up to ten short texts about this fast, for texts of the presentation file (docs/presentation.md).
-             */
+            /** Labels */
             labels?: {
                 [key: string]: string;
             } | null;
@@ -3405,10 +3402,7 @@ export interface components {
              * @description Minutes before the end at which the user is reminded; 0 is the end itself.
              */
             reminder_minutes?: number[] | null;
-            /**
-             * Labels
-             * @description Up to ten short texts about this fast, for texts of the presentation file (docs/presentation.md).
-             */
+            /** Labels */
             labels?: {
                 [key: string]: string;
             } | null;
