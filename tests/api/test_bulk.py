@@ -262,7 +262,7 @@ async def test_tokens_are_imported_and_each_gets_the_answer_of_its_single_route(
     known, several = android(), [iphone() for _ in range(3)]
     await bob.register(known)
     moved = Phone(taken.provider, taken.token)  # under another installation id
-    pairs = [(register(alice.user_id, each), (200,)) for each in several]
+    pairs: list[tuple[object, tuple[Any, ...]]] = [(register(alice.user_id, each), (200,)) for each in several]
     pairs += [
         (register(bob.user_id, moved, locale="de", time_zone="Europe/Vienna"), (200,)),
         (register(bob.user_id, known), (200,)),
