@@ -3376,7 +3376,10 @@ export interface components {
              * @description Minutes before the end at which the user is reminded; 0 is the end itself.
              */
             reminder_minutes?: number[] | null;
-            /** Labels */
+            /**
+             * Labels
+             * @description Up to 10 texts of the caller, by name. The app's presentation file may use them: `{label.name}`.
+             */
             labels?: {
                 [key: string]: string;
             } | null;
@@ -3402,7 +3405,10 @@ export interface components {
              * @description Minutes before the end at which the user is reminded; 0 is the end itself.
              */
             reminder_minutes?: number[] | null;
-            /** Labels */
+            /**
+             * Labels
+             * @description Up to 10 texts of the caller, by name. The app's presentation file may use them: `{label.name}`.
+             */
             labels?: {
                 [key: string]: string;
             } | null;
