@@ -12,6 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from api import (
     acting,
+    bulk,
     conversations,
     device_tokens,
     document,
@@ -151,6 +152,7 @@ def create_app(
             push_tasks.user_router,
         ],
     )
+    app.include_router(bulk.router)
     for resource in (sign_outs, conversations, stream, events, webhooks, erasures, support, operations):
         app.include_router(resource.router)
     front = front_page(settings)

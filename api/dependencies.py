@@ -75,6 +75,17 @@ _READS = {"GET", "HEAD"}
 _bearer = HTTPBearer(auto_error=False, bearerFormat="JWT, or an API key")
 
 
+MAX_BATCHES, MAX_BATCHES_WAITING = 2, 14  # at once; each takes a connection and a tenth of a second
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """The batches of this process: those that it works on, and with them those that wait."""
+
+    at_once: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_BATCHES))
+    accepted: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_BATCHES + MAX_BATCHES_WAITING))
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """What the process holds for all requests."""
@@ -94,6 +105,7 @@ class Services:
     erasure_key: bytes | None  # None: digests prove nothing
     allow_private_webhooks: bool = False
     exports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_EXPORTS))
+    batches: Batches = field(default_factory=Batches)
     watchers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_WATCHERS))
 
 
@@ -118,6 +130,7 @@ RowWrites = Annotated[Writes, _held("writes")]
 Dispatch = Annotated[Relay, _held("relay")]
 Ready = Annotated[ReadinessCheck, _held("readiness")]
 MetricsText = Annotated[Exposition, _held("exposition")]
+RunningBatches = Annotated[Batches, _held("batches")]
 Watchers = Annotated[asyncio.Semaphore, _held("watchers")]
 Exports = Annotated[asyncio.Semaphore, _held("exports")]
 ErasureKey = Annotated[bytes | None, _held("erasure_key")]

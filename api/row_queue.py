@@ -69,6 +69,12 @@ class Writes:
                         raise _too_many() from error
                 await asyncio.sleep(pause)
 
+    async def at_once(self, kind: str, write: Callable[[AsyncSession], Awaitable[T]]) -> T:
+        """Run a transaction that waits for no row, once there is a connection for its kind."""
+        until = asyncio.get_running_loop().time() + PATIENCE
+        async with self._place(kind, until), self._sessions.begin() as db:
+            return await write(db)
+
     @asynccontextmanager
     async def _turn(self, row: str, until: float) -> AsyncIterator[None]:
         queue = self._queues.setdefault(row, _Queue())

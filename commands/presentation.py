@@ -22,7 +22,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     actions = commands.add_parser("presentation", help="files with an app's texts, links and sounds").add_subparsers(
         required=True, metavar="action"
     )
-    check = actions.add_parser("check", help="say whether a file can be used, and which shipped texts remain")
+    check = actions.add_parser("check", help="say whether a file can be used, and which texts it leaves out")
     check.set_defaults(command=_check)
     preview = actions.add_parser("preview", help="show each kind of notification in each locale")
     preview.add_argument("--locale", metavar="L", help="as a phone with this locale shows them (BCP 47)")
@@ -36,7 +36,7 @@ def _check(arguments: argparse.Namespace) -> int:
     print(f"{arguments.file} can be used.")
     missing = list(_left_to_us(found))
     if missing:
-        print(f"Not in it, so the shipped texts are used: {', '.join(missing)}.")
+        print(f"Not in it, so its default locale or the shipped texts stand in: {', '.join(missing)}.")
     return 0
 
 

@@ -216,6 +216,27 @@ async def as_of_one_moment(db: AsyncSession) -> None:
     await db.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
 
 
+async def hold_names(db: AsyncSession, names: Collection[str]) -> None:
+    """Take advisory locks by name, in one order for all, until the transaction ends."""
+    if names:
+        await db.execute(_HOLD_NAMES, {"names": sorted(set(names))})
+
+
+async def free_names(db: AsyncSession, names: Collection[str]) -> set[str]:
+    """Take those of these advisory locks that nobody holds; gives their names. Waits for no lock."""
+    return set(await db.scalars(_FREE_NAMES, {"names": sorted(set(names))})) if names else set()
+
+
+_HOLD_NAMES = text("""
+    SELECT pg_advisory_xact_lock(hashtextextended(name, 0))
+      FROM (SELECT name FROM unnest(CAST(:names AS text[])) AS each (name) ORDER BY name COLLATE "C") AS ordered
+""")
+_FREE_NAMES = text("""
+    SELECT name FROM unnest(CAST(:names AS text[])) AS each (name)
+     WHERE pg_try_advisory_xact_lock(hashtextextended(name, 0))
+""")
+
+
 async def wait_briefly_for_locks(db: AsyncSession) -> None:
     """Wait at most 0.3 s for a lock in this transaction: one stuck row must not hold a batch up."""
     await db.execute(text("SET LOCAL lock_timeout = '300ms'"))

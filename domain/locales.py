@@ -76,9 +76,9 @@ def plural_form(minutes: int, tag: str) -> str:
     return str(_spoken(tag).plural_form(minutes if rest or not hours else hours))
 
 
-def plural_forms(tag: str) -> frozenset[str]:
-    """List CLDR's plural categories of a locale."""
-    return frozenset(_spoken(tag).plural_form.tags) | {"other"}
+def is_right_to_left(tag: str) -> bool:
+    """Tell whether a locale is written from the right."""
+    return _spoken(tag).text_direction == "rtl"
 
 
 def joined(parts: Sequence[str], spoken: Locale, *styles: str) -> str:

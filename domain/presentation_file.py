@@ -114,12 +114,15 @@ def _catalogue(
     first = default if default and default in own else "en" if "en" in own else next(iter(own))
     if base is None:
         return Catalogue({tag: Texts(each.title or {}, each.body or {}, each.now) for tag, each in own.items()}, first)
-    return Catalogue({tag: _filled_up(each, base.texts[which].serving(tag)[1]) for tag, each in own.items()}, first)
+    ours = base.texts[which]
+    return Catalogue({tag: _filled_up(each, own[first], ours.serving(tag)[1]) for tag, each in own.items()}, first)
 
 
-def _filled_up(own: _Partly, ours: Texts) -> Texts:
-    now = own.now if own.now or own.body else ours.now
-    return Texts(own.title or ours.title, own.body or ours.body, now)
+def _filled_up(own: _Partly, default: _Partly, ours: Texts) -> Texts:
+    """Take what one locale lacks from the file's default locale, then from the shipped texts."""
+    title, body = (own.title or default.title or ours.title), (own.body or default.body or ours.body)
+    instead = None if own.body else default.now or (None if default.body else ours.now)
+    return Texts(title, body, own.now or instead)
 
 
 def _keys(own: Mapping[tuple[Kind, Preview], Mapping[str, _Partly]]) -> Iterable[str]:
@@ -253,7 +256,9 @@ def _link(path: str, value: object) -> str:
     before, _, after = link.partition("{path}")
     try:
         parts = urlsplit(before)
-        whole = bool(_LINK.fullmatch(before + "x")) and not parts.username and not set("{}") & set(before + after)
+        whole = (
+            bool(_LINK.fullmatch(f"{before}x{after}")) and not parts.username and not set("{}") & set(before + after)
+        )
         is_own = not _NO_APP.fullmatch(parts.scheme)
         is_page = parts.scheme == "https" and bool(parts.hostname and re.search(r"[/?#=]$", before))
     except ValueError:

@@ -55,8 +55,8 @@ def readable_minutes(stored: Iterable[object]) -> tuple[int, ...]:
 def readable_labels(stored: object) -> dict[str, str]:
     """Give the valid ones of stored labels."""
     named = stored.items() if isinstance(stored, dict) else ()
-    valid = {name: text for name, text in named if isinstance(text, str) and LABEL_NAME.fullmatch(str(name))}
-    return {name: text[:LONGEST_LABEL] for name, text in list(valid.items())[:MAX_LABELS]}
+    valid = ((name, text) for name, text in named if isinstance(text, str) and len(text) <= LONGEST_LABEL)
+    return dict([each for each in valid if LABEL_NAME.fullmatch(str(each[0]))][:MAX_LABELS])
 
 
 def check_times(started_at: datetime, ends_at: datetime, now: datetime) -> None:

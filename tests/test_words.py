@@ -76,7 +76,7 @@ REPLACED_FUNCTIONS = {
 }
 REPLACED_LOCALS = {"told", "said", "asked", "telling", "asides", "wishes", "wish", "owed", "spared", "house", "crew"}
 KEPT: Mapping[tuple[str, str], str] = {}  # (path, name) -> why the old name stays
-WRITTEN_BY_PEOPLE = {"apps.toml"}  # a file by the name that examples give it
+WRITTEN_BY_PEOPLE = {"apps.toml", "mine.toml"}  # files by the names that examples give them
 
 
 class Definition(NamedTuple):

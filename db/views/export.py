@@ -10,12 +10,15 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from db.engine import Sessions
 from db.models.events import EventRow, UnnumberedEvent
-from db.models.operations import ConsoleSession, PreferenceCode, PreferenceSession, SupportAction
+from db.models.operations import ConsoleCode, ConsoleSession, PreferenceCode, PreferenceSession, SupportAction
 from db.models.people import (
     DeviceToken,
+    DeviceTokenEvent,
     FastingSessionRow,
+    LogHead,
     LogItemRow,
     Member,
+    MessageAllowance,
     MessageRow,
     PreferencesRow,
     Presence,
@@ -56,6 +59,8 @@ HELD = (
     Held("conversation", Member.user_id, (Member.conversation_id,), _CONVERSATION),
     Held("message", MessageRow.sender_id, (MessageRow.id,)),
     Held("log_item", LogItemRow.user_id, (LogItemRow.seq,), f"jsonb_build_object('message', {_MESSAGE})"),
+    Held("log", LogHead.user_id, (LogHead.user_id,)),
+    Held("message_allowance", MessageAllowance.user_id, (MessageAllowance.conversation_id,)),
     Held("sync_position", SyncPosition.user_id, (SyncPosition.installation_id,)),
     Held("push_task", PushTask.user_id, (PushTask.task_id,), f"jsonb_build_object('attempts', {_ATTEMPTS})"),
     Held("withheld_push", WithheldPush.user_id, (WithheldPush.at, WithheldPush.id)),
@@ -66,8 +71,11 @@ HELD = (
     Held(
         "preference_session", PreferenceSession.user_id, (PreferenceSession.digest,), without=("digest", "csrf_token")
     ),
+    Held("takeover", DeviceTokenEvent.taken_by, (DeviceTokenEvent.id,), without=("device_id",)),
+    Held("console_code", ConsoleCode.user_id, (ConsoleCode.digest,), without=("digest",)),
     Held("console_session", ConsoleSession.user_id, (ConsoleSession.digest,), without=("digest", "csrf_token")),
     Held("support_action", SupportAction.detail["user_id"].as_string(), (SupportAction.id,), without=("actor",)),
+    Held("own_action", SupportAction.actor, (SupportAction.id,), without=("detail",)),
 )
 
 

@@ -12,6 +12,7 @@ from db.engine import present_instant
 from db.models.operations import WorkerRow
 from db.models.people import Presence
 from db.models.pushes import OutboxRow
+from db.outbox import UNHURRIED
 from db.unreadable import route_of, word
 from db.views import gates as refused_users
 from db.workers import gates_of
@@ -32,7 +33,7 @@ async def present(db: AsyncSession) -> Signals:
     shut = _shut(reporting) | engaged
     known = _reported(reporting) | engaged
     waiting = (await db.execute(_PENDING, {"now": now, "first": _FIRST})).all()
-    outbox = select(func.count(), func.min(OutboxRow.created_at).filter(OutboxRow.created_at > _FIRST))
+    outbox = select(func.count(), func.min(_WAITS_SINCE).filter(OutboxRow.created_at > _FIRST))
     swept = await workers.reported(db, SWEEP)
     dead = (await db.execute(_DEAD, {"now": now, "useful_for": LONGEST_USEFUL, "lately": LATELY})).all()
     return Signals(
@@ -91,6 +92,8 @@ def _instant(text: object) -> datetime | None:
     except (ValueError, OverflowError):
         return None
 
+
+_WAITS_SINCE = func.greatest(OutboxRow.created_at, OutboxRow.needed_at - UNHURRIED)  # an import has time
 
 # States and kinds are written out, so that the planner uses partial indexes.
 _PENDING = text("""

@@ -92,7 +92,7 @@ def test_an_empty_file_changes_nothing() -> None:
         ("de", 60, Words("Dein Tee", "Noch 1 Stunde zieht Assam")),
         ("de", 61, Words("Dein Tee", "Noch 1 Stunde, 1 Minute ziehen Assam")),
         ("de", 0, Words("Dein Tee", "Noch 0 Minuten ziehen Assam")),  # its own text, without `now`
-        ("zh-Hant-TW", 5, Words("Your fast is almost over", "Assam: 5 分鐘")),
+        ("zh-Hant-TW", 5, Words("Your tea is nearly ready", "Assam: 5 分鐘")),
         ("zh-Hans", 5, Words("Your tea is nearly ready", "5 minutes to go, Assam.")),
         ("fr", 5, Words("Your tea is nearly ready", "5 minutes to go, Assam.")),  # ours would speak of a fast
     ],
@@ -107,6 +107,21 @@ def test_kinds_that_a_file_leaves_out_speak_every_shipped_language() -> None:
     assert worded(found, Kind.TEST, "sv", Preview.FULL, Content()).title == "Testnotis"
     assert worded(found, Kind.MESSAGE, "fr", Preview.GENERIC, Content()).title == "Nouveau message"
     assert worded(found, Kind.REMINDER, "fr", Preview.GENERIC, Content()) == Words("Reminder", "Open the app.")
+
+
+@pytest.mark.parametrize(
+    ("file", "minutes", "words"),
+    [
+        ("[texts.de.reminder]\ntitle = 'Tee'", 5, Words("Tee", "Noch 5 Minuten.")),
+        ("[texts.de.reminder]\ntitle = 'Tee'", 0, Words("Tee", "Du hast dein Ziel erreicht.")),
+        ("[texts.de.reminder]\nbody = '{left}'", 0, Words("Dein Fasten ist fast geschafft", "0 Minuten")),
+        ("[texts.en.reminder]\nbody = '{left}!'\n[texts.de.reminder]\ntitle = 'Tee'", 5, Words("Tee", "5 Minuten!")),
+        ("[texts.en.reminder]\nbody = '{left}!'\n[texts.de.reminder]\ntitle = 'Tee'", 0, Words("Tee", "0 Minuten!")),
+        ("[texts.en.reminder]\nnow = 'Now.'\n[texts.de.reminder]\ntitle = 'Tee'", 0, Words("Tee", "Now.")),
+    ],
+)
+def test_what_a_locale_lacks_comes_from_the_files_default_then_from_us(file: str, minutes: int, words: Words) -> None:
+    assert reminder(file, "de", minutes) == words
 
 
 def test_the_default_locale_can_be_chosen() -> None:
@@ -125,7 +140,8 @@ def test_the_default_locale_can_be_chosen() -> None:
         ("{label.a}, {label.b}: {left}", {"b": "B"}, "B: 5 minutes"),
         ("{label.name}{left}", {"name": "{left}%s{0}{label.name}\\"}, "{left}%s{0}{label.name}\\5 minutes"),
         ("{label.name}!", {"name": "a\u202eb\u2066c\nd\x07e"}, "abc d e!"),
-        ("{label.name}!", {"name": "👩‍👩‍👧‍👦 می‌خواهم"}, "👩‍👩‍👧‍👦 می‌خواهم!"),
+        ("{label.name}!", {"name": "👩‍👩‍👧‍👦"}, "👩‍👩‍👧‍👦!"),
+        ("{label.name}!", {"name": "می‌خواهم"}, "\u2068می‌خواهم\u2069!"),
         ("{{{label.name}}}", {"name": "x"}, "{x}"),
     ],
 )
@@ -223,6 +239,8 @@ LINKS = [
     "teatime://{path}/{user}",
     "teatime:// {path}",
     "intent://{path}",
+    "teatime://{path}/a b",
+    "teatime://{path}/\u202e",
     f"teatime://{'x' * 300}{{path}}",
 ]
 
@@ -237,7 +255,7 @@ def test_what_cannot_be_is_refused_with_the_key(content: str) -> None:
 
 @pytest.mark.parametrize("link", LINKS)
 def test_a_link_that_leads_elsewhere_is_refused(link: str) -> None:
-    with pytest.raises(UnusablePresentation, match=r"^link must"):
+    with pytest.raises(UnusablePresentation, match=r"^link (must|has)"):
         presentation(f"link = '{link}'".encode())
 
 
@@ -253,3 +271,8 @@ def test_a_custom_scheme_or_a_universal_link_is_taken(link: str) -> None:
 def test_bytes_that_are_no_text_are_refused() -> None:
     with pytest.raises(UnusablePresentation, match="it is not TOML: UnicodeDecodeError"):
         presentation(b"\xff\xfe\x00")
+
+
+@pytest.mark.parametrize(("label", "written"), [("Assam", "\u2068Assam\u2069"), ("شاي", "شاي"), ("7", "7")])
+def test_a_label_that_runs_the_other_way_turns_nothing_around_it(label: str, written: str) -> None:
+    assert reminder('[texts.ar.reminder]\nbody = "{label.name}!"', "ar-EG", 5, name=label).body == f"{written}!"

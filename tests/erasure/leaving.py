@@ -9,6 +9,7 @@ import httpx
 from sqlalchemy import text
 
 from dispatch.eraser import Eraser
+from dispatch.relay import Relay
 from tests.stack import Stack, eventually
 
 
@@ -49,10 +50,11 @@ async def done(stack: Stack, erasure_id: UUID, *, within: float = 30.0) -> None:
 
 
 async def all_done(stack: Stack) -> None:
-    """Go on until no erasure runs."""
-    eraser = Eraser(stack.sessions, stack.temporal)
+    """Go on until no erasure runs, as a worker does: the outbox has to be settled too."""
+    eraser, relay = Eraser(stack.sessions, stack.temporal), Relay(stack.sessions, stack.temporal, 0.0)
 
     async def none_runs() -> bool:
+        await relay.sweep()
         await eraser.work()
         return not await stack.rows("SELECT 1 FROM erasures WHERE done_at IS NULL")
 

@@ -73,6 +73,30 @@ def test_a_language_that_is_not_spoken_is_english(wanted: str | None, tag: str, 
     assert (speech(wanted).tag, speech(wanted).direction) == (tag, direction)
 
 
+@pytest.mark.parametrize("language", sorted(CATALOGUE))
+def test_every_language_writes_all_that_the_page_can_show(language: str) -> None:
+    phones = [replace(IPHONE, permission=each, time_zone=zone) for each in Permission for zone in ("Asia/Tokyo", None)]
+    found = View(
+        language,
+        "token",
+        NOW,
+        "Europe/Vienna",
+        Preferences(quiet_hours=QUIET),
+        fasts=(fast(NOW + timedelta(hours=7), 90, 30, 0), fast(NOW + timedelta(days=4))),
+        phones=tuple(phones),
+        nights=nights(QUIET, ["Europe/Vienna", "Asia/Tokyo"], NOW),
+        notice=Notice.CONFLICT,
+        problems={"reminder_minutes": "problem_minutes_too_long", "ends": "problem_same_time"},
+    )
+
+    page = shown(found)
+
+    direction = "rtl" if language == "ar" else "ltr"
+    assert f'<html lang="{language}" dir="{direction}">' in page
+    assert not re.search(r"\{\w+\}", page)
+    assert speech(language).words.title in page
+
+
 def test_reminders_are_reported_with_the_fast_that_they_hit() -> None:
     ends = datetime(2026, 10, 24, 17, tzinfo=UTC)
 

@@ -6,6 +6,8 @@ import pytest
 
 import domain
 from cli import main
+from commands.doctor.checks import check_settings
+from commands.doctor.report import Level
 
 TEA = """
 link = "teatime://{path}"
@@ -30,7 +32,7 @@ def file(tmp_path: Path) -> Path:
 def test_a_good_file_is_called_so_with_what_it_leaves_out(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["presentation", "check", str(file)]) == 0
     out = capsys.readouterr().out
-    assert out.startswith(f"{file} can be used.\nNot in it, so the shipped texts are used: ")
+    assert out.startswith(f"{file} can be used.\nNot in it, so its default locale or the shipped texts stand in: ")
     assert "texts.en.generic.reminder.title" in out
     assert "texts.en.reminder.title" not in out
 
@@ -84,3 +86,17 @@ def test_the_preview_without_a_locale_shows_all_of_them(capsys: pytest.CaptureFi
 def test_a_locale_that_is_none_is_refused(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["presentation", "preview", str(file), "--locale", "nonsense!"]) == 2
     assert capsys.readouterr().err == "--locale must be a locale such as en, pt-BR or zh-Hant-TW.\n"
+
+
+def test_the_doctor_checks_every_file_and_says_that_processes_keep_what_they_had(file: Path) -> None:
+    apps = file.parent / "apps.toml"
+    apps.write_text('[tea]\npresentation = "broken.toml"\n[plain]\nfcm.service_account_file = "none.json"')
+    (file.parent / "broken.toml").write_text("badge = 7")
+    environ = {"DATABASE_URL": "postgresql://127.0.0.1/x", "PRESENTATION_FILE": str(file), "APPS_FILE": str(apps)}
+
+    lines = {line.found: line for line in check_settings(environ, ("api",)).lines}
+
+    assert lines["presentation file of the default app: can be used"].level is Level.OK
+    broken = f"APPS_FILE, app tea, presentation: {file.parent}/broken.toml: badge must be one of none, unread."
+    assert lines[broken].level is Level.FAILURE
+    assert "Running processes keep what they had." in str(lines[broken].to_do)

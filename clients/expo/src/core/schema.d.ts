@@ -606,6 +606,50 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/fasting-sessions/batch": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Start, move, end or cancel up to 500 fasts, each with a result of its own
+         * @description Start, move, end or cancel up to 500 fasts, each with a result of its own.
+         *
+         *     An item that is refused fails alone, with the problem of the single route. Repeats are harmless.
+         */
+        post: operations["change_fasting_sessions"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/device-tokens/batch": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Register up to 500 device tokens, or sign installations out, each with a result of its own
+         * @description Register up to 500 device tokens, or sign installations out, each with a result of its own.
+         *
+         *     An item that is refused fails alone, with the problem of the single route. Repeats are harmless.
+         */
+        post: operations["change_device_tokens"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/sign-outs": {
         parameters: {
             query?: never;
@@ -1672,6 +1716,45 @@ export interface components {
          */
         EventType: "push.accepted" | "push.dead" | "push.withdrawn" | "push.expired" | "push.rejected" | "push.unregistered" | "push.opened" | "push.synced" | "reminder.skipped" | "reminder.withheld" | "device_token.registered" | "device_token.invalidated" | "device_token.transferred" | "device_token.signed_out" | "webhook.disabled";
         /**
+         * FieldError
+         * @description What is wrong with one field.
+         */
+        FieldError: {
+            /**
+             * Field
+             * @description Path of the field in the body, or the name of the parameter.
+             */
+            field: string;
+            /**
+             * Detail
+             * @description What went wrong, as a sentence.
+             */
+            detail: string;
+        };
+        /**
+         * FinishItem
+         * @description The end of a user's fast (`end`: completed, or broken when early), or its cancellation.
+         */
+        FinishItem: {
+            /**
+             * User Id
+             * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
+             */
+            user_id: string;
+            /**
+             * Session Id
+             * Format: uuid
+             * @description Id of the fasting session. The caller chooses it, so that a repeat is harmless.
+             */
+            session_id: string;
+            /**
+             * Op
+             * @description What to do with it.
+             * @enum {string}
+             */
+            op: "end" | "cancel";
+        };
+        /**
          * ItemOut
          * @description One item of the caller's log.
          */
@@ -1841,6 +1924,39 @@ export interface components {
             created_at: string;
         };
         /**
+         * MoveItem
+         * @description A change of a user's fast: the goal, the reminders, or both.
+         */
+        MoveItem: {
+            /**
+             * Ends At
+             * @description The goal: when the fast is to end. At most 21 days after its start.
+             */
+            ends_at?: string | null;
+            /**
+             * Reminder Minutes
+             * @description Minutes before the end at which the user is reminded; 0 is the end itself.
+             */
+            reminder_minutes?: number[] | null;
+            /**
+             * User Id
+             * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
+             */
+            user_id: string;
+            /**
+             * Session Id
+             * Format: uuid
+             * @description Id of the fasting session. The caller chooses it, so that a repeat is harmless.
+             */
+            session_id: string;
+            /**
+             * Op
+             * @description What to do with it.
+             * @constant
+             */
+            op: "move";
+        };
+        /**
          * Permission
          * @description Whether a phone's system lets the app show notifications, as of its last registration.
          *
@@ -1967,6 +2083,57 @@ export interface components {
          * @enum {string}
          */
         Preview: "full" | "generic";
+        /**
+         * Problem
+         * @description An error (RFC 9457).
+         */
+        Problem: {
+            /**
+             * Type
+             * @description Stable: urn:fastbell:problem:…
+             * @example urn:fastbell:problem:invalid-request
+             */
+            type: string;
+            /**
+             * Title
+             * @description The status in words.
+             */
+            title: string;
+            /**
+             * Status
+             * @description The HTTP status.
+             */
+            status: number;
+            /**
+             * Detail
+             * @description What went wrong, as a sentence.
+             */
+            detail: string;
+            /**
+             * Field
+             * @description The first field that is wrong, if one is.
+             * @default null
+             */
+            field: string | null;
+            /**
+             * Reason
+             * @description Stable. Set where one type has several reasons.
+             * @default null
+             */
+            reason: string | null;
+            /**
+             * Errors
+             * @description What is wrong with each field, at most 20.
+             * @default null
+             */
+            errors: components["schemas"]["FieldError"][] | null;
+            /**
+             * Next Cursor
+             * @description Where to continue when a cursor is too old.
+             * @default null
+             */
+            next_cursor: number | null;
+        };
         /**
          * Provider
          * @description A push provider.
@@ -2210,6 +2377,91 @@ export interface components {
             largest_pushes: number;
         };
         /**
+         * RegisterItem
+         * @description A device token to register for a user.
+         */
+        RegisterItem: {
+            /** @description The push provider: Apple's APNs or Google's FCM. */
+            provider: components["schemas"]["Provider"];
+            /**
+             * Token
+             * @description The last 6 characters of the device token; nothing of a very short one.
+             */
+            token: string;
+            /**
+             * @description The token space of the device token. FCM has only `production`.
+             * @default production
+             */
+            environment: components["schemas"]["Environment"];
+            /**
+             * App Id
+             * @description Bundle id or package name of the app. null: the default app.
+             */
+            app_id?: string | null;
+            /**
+             * Locale
+             * @description Locale of the app. A value that is not a locale is stored as null.
+             * @example de-AT
+             */
+            locale?: string | null;
+            /**
+             * Time Zone
+             * @description An IANA name, or an offset of whole hours such as GMT+02:00. Anything else is stored as null.
+             * @example Europe/Berlin
+             */
+            time_zone?: string | null;
+            /**
+             * App Version
+             * @description Shown to support. Unprintable characters are left out.
+             */
+            app_version?: string | null;
+            /**
+             * Os Version
+             * @description Version of the phone's system, shown to support. Unprintable characters are left out.
+             */
+            os_version?: string | null;
+            /** @description Whether the system lets the app show notifications. Shown to support; never stops a push. */
+            permission?: components["schemas"]["Permission"] | null;
+            /**
+             * Sign Out Digest
+             * @description SHA-256 (hexadecimal) of the UTF-8 bytes of the ticket that can end this registration without a bearer token (`POST /v1/sign-outs`).
+             */
+            sign_out_digest?: string | null;
+            /**
+             * Sequence
+             * @description A number that grows with each registration that the app sends with the same `sign_out_digest`. One that arrives after a higher one changes nothing.
+             */
+            sequence?: number | null;
+            /**
+             * Former Ticket
+             * @description Ticket of the user who was signed in here before, if their sign-out was not sent yet.
+             */
+            former_ticket?: string | null;
+            /**
+             * Public Key
+             * @description X25519, 32 bytes in base64, for apps whose texts are encrypted (docs/encryption.md).
+             */
+            public_key?: string | null;
+            /**
+             * User Id
+             * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
+             */
+            user_id: string;
+            /**
+             * Installation Id
+             * Format: uuid
+             * @description One app on one phone. The app makes this UUID once, at its first start, and keeps it.
+             */
+            installation_id: string;
+            /**
+             * Op
+             * @description What to do with it.
+             * @default register
+             * @constant
+             */
+            op: "register";
+        };
+        /**
          * RegistrationIn
          * @description What an app sends after each sign-in and whenever its token changes.
          */
@@ -2313,6 +2565,17 @@ export interface components {
          */
         ReminderState: "scheduled" | "skipped" | "due" | "sent" | "withdrawn" | "dead" | "rejected" | "expired" | "unregistered" | "past";
         /**
+         * SessionBatch
+         * @description Up to 500 items. Those of one fasting session are done in their order.
+         */
+        SessionBatch: {
+            /**
+             * Items
+             * @description What to do, each for one user's fast.
+             */
+            items: (components["schemas"]["StartItem"] | components["schemas"]["MoveItem"] | components["schemas"]["FinishItem"])[];
+        };
+        /**
          * SessionList
          * @description A page of sessions, the latest started first.
          */
@@ -2378,6 +2641,35 @@ export interface components {
              * @description Increases with each change.
              */
             rev: number;
+        };
+        /**
+         * SessionResult
+         * @description What came of one item.
+         */
+        SessionResult: {
+            /**
+             * Session Id
+             * @description As it was sent, as text; empty if there was none.
+             */
+            session_id: string;
+            /**
+             * Status
+             * @description The status that the single route would answer with.
+             */
+            status: number;
+            /** @description Why the item was refused. */
+            problem?: components["schemas"]["Problem"] | null;
+        };
+        /**
+         * SessionResults
+         * @description A result for each item, in the same order.
+         */
+        SessionResults: {
+            /**
+             * Items
+             * @description In the order of the items.
+             */
+            items: components["schemas"]["SessionResult"][];
         };
         /**
          * SessionStatus
@@ -3041,6 +3333,29 @@ export interface components {
             ticket: string;
         };
         /**
+         * SignOutItem
+         * @description An installation to sign out for a user.
+         */
+        SignOutItem: {
+            /**
+             * User Id
+             * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
+             */
+            user_id: string;
+            /**
+             * Installation Id
+             * Format: uuid
+             * @description One app on one phone. The app makes this UUID once, at its first start, and keeps it.
+             */
+            installation_id: string;
+            /**
+             * Op
+             * @description What to do with it.
+             * @constant
+             */
+            op: "sign_out";
+        };
+        /**
          * StartIn
          * @description A fast to start. `started_at` defaults to now. Without `reminder_minutes` it follows the caller's preferences.
          */
@@ -3063,11 +3378,57 @@ export interface components {
             reminder_minutes?: number[] | null;
             /**
              * Labels
-             * @description Up to 10 texts of the caller, by name. The app's presentation file may use them: `{label.name}`.
+             * @description Up to ten short texts about this fast, for texts of the presentation file (docs/presentation.md).
              */
             labels?: {
                 [key: string]: string;
             } | null;
+        };
+        /**
+         * StartItem
+         * @description A fast to start for a user.
+         */
+        StartItem: {
+            /**
+             * Ends At
+             * Format: date-time
+             * @description The goal: when the fast is to end. At most 21 days after its start.
+             */
+            ends_at: string;
+            /**
+             * Started At
+             * @description When the fast starts. Default: now. At most 24 hours ahead.
+             */
+            started_at?: string | null;
+            /**
+             * Reminder Minutes
+             * @description Minutes before the end at which the user is reminded; 0 is the end itself.
+             */
+            reminder_minutes?: number[] | null;
+            /**
+             * Labels
+             * @description Up to ten short texts about this fast, for texts of the presentation file (docs/presentation.md).
+             */
+            labels?: {
+                [key: string]: string;
+            } | null;
+            /**
+             * User Id
+             * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
+             */
+            user_id: string;
+            /**
+             * Session Id
+             * Format: uuid
+             * @description Id of the fasting session. The caller chooses it, so that a repeat is harmless.
+             */
+            session_id: string;
+            /**
+             * Op
+             * @description What to do with it.
+             * @constant
+             */
+            op: "start";
         };
         /**
          * SyncOut
@@ -3356,6 +3717,46 @@ export interface components {
             };
         };
         /**
+         * TokenBatch
+         * @description Up to 500 items. Those of one installation are done in their order.
+         */
+        TokenBatch: {
+            /**
+             * Items
+             * @description What to do, each for one user's installation.
+             */
+            items: (components["schemas"]["RegisterItem"] | components["schemas"]["SignOutItem"])[];
+        };
+        /**
+         * TokenResult
+         * @description What came of one item.
+         */
+        TokenResult: {
+            /**
+             * Installation Id
+             * @description As it was sent, as text; empty if there was none.
+             */
+            installation_id: string;
+            /**
+             * Status
+             * @description The status that the single route would answer with.
+             */
+            status: number;
+            /** @description Why the item was refused. */
+            problem?: components["schemas"]["Problem"] | null;
+        };
+        /**
+         * TokenResults
+         * @description A result for each item, in the same order.
+         */
+        TokenResults: {
+            /**
+             * Items
+             * @description In the order of the items.
+             */
+            items: components["schemas"]["TokenResult"][];
+        };
+        /**
          * Unaccepted
          * @description Attempts that were not accepted; no outcome: still under way.
          */
@@ -3597,73 +3998,6 @@ export interface components {
              * @description What operators did about it, the latest first.
              */
             actions: components["schemas"]["ShownAction"][];
-        };
-        /**
-         * FieldError
-         * @description What is wrong with one field.
-         */
-        FieldError: {
-            /**
-             * Field
-             * @description Path of the field in the body, or the name of the parameter.
-             */
-            field: string;
-            /**
-             * Detail
-             * @description What went wrong, as a sentence.
-             */
-            detail: string;
-        };
-        /**
-         * Problem
-         * @description An error (RFC 9457).
-         */
-        Problem: {
-            /**
-             * Type
-             * @description Stable: urn:fastbell:problem:…
-             * @example urn:fastbell:problem:invalid-request
-             */
-            type: string;
-            /**
-             * Title
-             * @description The status in words.
-             */
-            title: string;
-            /**
-             * Status
-             * @description The HTTP status.
-             */
-            status: number;
-            /**
-             * Detail
-             * @description What went wrong, as a sentence.
-             */
-            detail: string;
-            /**
-             * Field
-             * @description The first field that is wrong, if one is.
-             * @default null
-             */
-            field: string | null;
-            /**
-             * Reason
-             * @description Stable. Set where one type has several reasons.
-             * @default null
-             */
-            reason: string | null;
-            /**
-             * Errors
-             * @description What is wrong with each field, at most 20.
-             * @default null
-             */
-            errors: components["schemas"]["FieldError"][] | null;
-            /**
-             * Next Cursor
-             * @description Where to continue when a cursor is too old.
-             * @default null
-             */
-            next_cursor: number | null;
         };
     };
     responses: never;
@@ -8303,6 +8637,220 @@ export interface operations {
              *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
              */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    change_fasting_sessions: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SessionBatch"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionResults"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    change_device_tokens: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TokenBatch"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TokenResults"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
