@@ -66,10 +66,13 @@ async def of_user(
     return sorted(lines, key=lambda line: (line.at, line.message_id), reverse=True)[:limit]
 
 
-async def with_timelines(db: AsyncSession, user_id: str, lines: Sequence[MessageSummary]) -> list[MessageSummary]:
-    """Put under each line what happened to it."""
+async def with_timelines(
+    db: AsyncSession, user_id: str, lines: Sequence[MessageSummary], now: Sequence[TimelineItem]
+) -> list[MessageSummary]:
+    """Put under each line what its pushes wait for, and what happened to them."""
     if not lines:
         return []
+    waiting = _by_message(now)
     part = TimelinePart(message_ids=tuple(line.message_id for line in lines))
     items: dict[UUID, list[TimelineItem]] = defaultdict(list)
     for item in await timeline.of_user(db, user_id, part, None, _MOST_ITEMS):
@@ -78,7 +81,7 @@ async def with_timelines(db: AsyncSession, user_id: str, lines: Sequence[Message
     return [
         replace(
             line,
-            happened=items[line.message_id][:_ITEMS_EACH],
+            happened=[*waiting.get(line.message_id, ()), *items[line.message_id][:_ITEMS_EACH]],
             has_more=len(items[line.message_id]) > _ITEMS_EACH or sum(map(len, items.values())) == _MOST_ITEMS,
         )
         for line in lines
