@@ -380,6 +380,156 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read what happened after a cursor
+         * @description Read what happened after a cursor. No event ever appears behind a cursor that was given out.
+         */
+        get: operations["list_events"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/webhooks/{webhook_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Show a webhook, and how it is doing
+         * @description Show a webhook, and how it is doing.
+         */
+        get: operations["get_webhook"];
+        /**
+         * Create a webhook, or change its address or types
+         * @description Create a webhook, or change its address or types. A new one, and one that was disabled, starts at now.
+         *
+         *     The secret is in the answer of the creation only. If that answer is lost, rotate the secret.
+         */
+        put: operations["put_webhook"];
+        post?: never;
+        /**
+         * Delete a webhook and its deliveries
+         * @description Delete a webhook and its deliveries. A request that is under way may still arrive.
+         */
+        delete: operations["delete_webhook"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/webhooks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List all webhooks; there are few
+         * @description List all webhooks; there are few.
+         */
+        get: operations["list_webhooks"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/webhooks/{webhook_id}/test": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send an event of the type `webhook.test`, in the same way as all others
+         * @description Send an event of the type `webhook.test`, in the same way as all others.
+         */
+        post: operations["send_test_event"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/webhooks/{webhook_id}/rotate-secret": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Make a new secret
+         * @description Make a new secret. For a day the former one signs too, so that the receiver can change over.
+         */
+        post: operations["rotate_webhook_secret"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/webhooks/{webhook_id}/deliveries": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List a webhook's deliveries, the latest first
+         * @description List a webhook's deliveries, the latest first.
+         */
+        get: operations["list_webhook_deliveries"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/webhooks/{webhook_id}/redrive": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send dead deliveries again, the oldest first; each is tried for another day
+         * @description Send dead deliveries again, the oldest first; each is tried for another day.
+         */
+        post: operations["redrive_webhook_deliveries"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/support/users/{user_id}/timeline": {
         parameters: {
             query?: never;
@@ -801,6 +951,92 @@ export interface components {
             created_at: string;
         };
         /**
+         * DeliveryList
+         * @description A page of deliveries, the latest first. Of accepted ones the last 1 000 are kept.
+         */
+        DeliveryList: {
+            /**
+             * Items
+             * @description The deliveries.
+             */
+            items: components["schemas"]["DeliveryOut"][];
+            /**
+             * Next Cursor
+             * @description Send it as `cursor` to get the next page; null: there is none.
+             */
+            next_cursor: string | null;
+        };
+        /**
+         * DeliveryOut
+         * @description One event, or test, on its way to a webhook.
+         */
+        DeliveryOut: {
+            /**
+             * Id
+             * Format: uuid
+             * @description Its id.
+             */
+            id: string;
+            /**
+             * Event Id
+             * @description Null: a test.
+             */
+            event_id: number | null;
+            /**
+             * Type
+             * @description The event's type, or `webhook.test`.
+             */
+            type: string;
+            /** @description The state of the delivery. */
+            state: components["schemas"]["DeliveryState"];
+            /**
+             * Attempts
+             * @description How many requests were made.
+             */
+            attempts: number;
+            /**
+             * Created At
+             * Format: date-time
+             * @description When it was first tried, or had to wait.
+             */
+            created_at: string;
+            /**
+             * Last Attempt At
+             * @description When the last request ended; null: none was made.
+             */
+            last_attempt_at: string | null;
+            /**
+             * Next Attempt At
+             * @description When it is tried again; null: it is not.
+             */
+            next_attempt_at: string | null;
+            /**
+             * Status
+             * @description HTTP status of the last answer; null: there was none.
+             */
+            status: number | null;
+            /**
+             * Reason
+             * @description Why the last attempt was not accepted; null: it was.
+             */
+            reason: string | null;
+            /**
+             * Latency Ms
+             * @description How long the last request took, in milliseconds.
+             */
+            latency_ms: number | null;
+        };
+        /**
+         * DeliveryState
+         * @description The state of a delivery to a webhook.
+         *
+         *     - `pending`: It waits for its next attempt.
+         *     - `accepted`: The receiver answered 2xx.
+         *     - `dead`: It was tried for a day, or the receiver is gone. It can be redriven.
+         * @enum {string}
+         */
+        DeliveryState: "pending" | "accepted" | "dead";
+        /**
          * DeviceList
          * @description A page of device tokens with their history, the last seen first.
          */
@@ -904,6 +1140,135 @@ export interface components {
          * @enum {string}
          */
         Event: "registered" | "reactivated" | "rotated" | "transferred" | "signed_out" | "invalidated" | "permission_told" | "fast_started" | "goal_moved" | "fast_completed" | "fast_broken" | "fast_cancelled" | "withheld" | "waits" | "unopened" | "planned" | "attempted" | "answered" | "accepted" | "opened" | "synced" | "rejected" | "unregistered" | "expired" | "withdrawn" | "dead" | "redriven" | "test_push" | "other";
+        /**
+         * EventDetailsOut
+         * @description What an event is about; what does not apply is left out. Never a token or a text.
+         */
+        EventDetailsOut: {
+            /**
+             * Task Id
+             * @description The push.
+             */
+            task_id?: string | null;
+            /**
+             * Kind
+             * @description reminder, message or test.
+             */
+            kind?: string | null;
+            /**
+             * Session Id
+             * @description The fast of a reminder.
+             */
+            session_id?: string | null;
+            /**
+             * Conversation Id
+             * @description Of a message.
+             */
+            conversation_id?: string | null;
+            /**
+             * Message Id
+             * @description The item of the user's log.
+             */
+            message_id?: string | null;
+            /**
+             * Installation Id
+             * @description The app on the phone.
+             */
+            installation_id?: string | null;
+            /**
+             * Provider
+             * @description apns or fcm.
+             */
+            provider?: string | null;
+            /**
+             * Reason
+             * @description Why, as a stable word.
+             */
+            reason?: string | null;
+            /**
+             * Due At
+             * @description When it was due.
+             */
+            due_at?: string | null;
+            /**
+             * Webhook Id
+             * @description The disabled webhook.
+             */
+            webhook_id?: string | null;
+        };
+        /**
+         * EventList
+         * @description The events after the cursor, oldest first.
+         */
+        EventList: {
+            /**
+             * Items
+             * @description The events.
+             */
+            items: components["schemas"]["EventOut"][];
+            /**
+             * Next Cursor
+             * @description Send it as `after` next time.
+             */
+            next_cursor: number;
+            /**
+             * Has More
+             * @description Whether to ask again at once.
+             */
+            has_more: boolean;
+        };
+        /**
+         * EventOut
+         * @description One event.
+         */
+        EventOut: {
+            /**
+             * Id
+             * @description Its place in the feed.
+             */
+            id: number;
+            /**
+             * Type
+             * @description What happened.
+             * @example push.accepted
+             */
+            type: string;
+            /**
+             * Occurred At
+             * Format: date-time
+             * @description When it happened.
+             */
+            occurred_at: string;
+            /**
+             * User Id
+             * @description Whom it concerns; null if no person.
+             */
+            user_id: string | null;
+            /** @description What applies of these fields. */
+            data: components["schemas"]["EventDetailsOut"];
+        };
+        /**
+         * EventType
+         * @description What happened.
+         *
+         *     - `push.accepted`: The provider accepted a push.
+         *     - `push.dead`: A push ended without acceptance, and a person may look at it.
+         *     - `push.withdrawn`: A push was not sent by decision.
+         *     - `push.expired`: A push was no longer useful at its last check.
+         *     - `push.rejected`: The provider refused a push because of our error.
+         *     - `push.unregistered`: The provider said that the token of a push is dead.
+         *     - `push.opened`: The person tapped a push for the first time.
+         *     - `push.synced`: The app read the message of an accepted push.
+         *     - `reminder.skipped`: A reminder was set too late.
+         *     - `reminder.withheld`: A reminder was not sent: no phone, switched off, or quiet hours.
+         *     - `device_token.registered`: An installation has a new token, or is active again.
+         *     - `device_token.invalidated`: The provider said that a token is dead.
+         *     - `device_token.transferred`: Another user or installation registered the token of this user.
+         *     - `device_token.signed_out`: An installation was signed out.
+         *     - `webhook.disabled`: The receiver of a webhook answered 410.
+         * @enum {string}
+         */
+        EventType: "push.accepted" | "push.dead" | "push.withdrawn" | "push.expired" | "push.rejected" | "push.unregistered" | "push.opened" | "push.synced" | "reminder.skipped" | "reminder.withheld" | "device_token.registered" | "device_token.invalidated" | "device_token.transferred" | "device_token.signed_out" | "webhook.disabled";
         /**
          * ItemOut
          * @description One item of the caller's log.
@@ -1314,62 +1679,15 @@ export interface components {
             cause?: string | null;
         };
         /**
-         * RedriveIn
-         * @description Which dead push tasks to redrive.
+         * RedriveOut
+         * @description The number of deliveries that are sent again.
          */
-        RedriveIn: {
-            /** @description The push provider: Apple's APNs or Google's FCM. */
-            provider?: components["schemas"]["Provider"] | null;
+        RedriveOut: {
             /**
-             * App Id
-             * @description Bundle id or package name of the app. null: the default app.
+             * Redriven
+             * @description 1000 at most; ask again for the rest.
              */
-            app_id?: string | null;
-            /** @description The token space of the device token. FCM has only `production`. */
-            environment?: components["schemas"]["Environment"] | null;
-            /** @description The kind of the push. */
-            kind?: components["schemas"]["Kind"] | null;
-            /**
-             * Reason
-             * @description `last_reason`, an exact match.
-             */
-            reason?: string | null;
-            /**
-             * User Id
-             * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
-             */
-            user_id?: string | null;
-            /**
-             * Conversation Id
-             * @description Id of the conversation; of a reminder: the id of its fasting session.
-             */
-            conversation_id?: string | null;
-            /**
-             * Message Id
-             * @description Id of the message. The sender chooses it, so that a repeat is harmless.
-             */
-            message_id?: string | null;
-            /**
-             * Due From
-             * @description Only pushes due at this instant or later.
-             */
-            due_from?: string | null;
-            /**
-             * Due To
-             * @description Exclusive.
-             */
-            due_to?: string | null;
-            /**
-             * Limit
-             * @description At most this many are redriven.
-             */
-            limit: number;
-            /**
-             * Dry Run
-             * @description Only show what would happen.
-             * @default false
-             */
-            dry_run: boolean;
+            redriven: number;
         };
         /**
          * Redriven
@@ -2365,6 +2683,18 @@ export interface components {
          */
         TaskState: "pending" | "accepted" | "rejected" | "unregistered" | "expired" | "withdrawn" | "dead";
         /**
+         * TestEventOut
+         * @description A test that will be sent.
+         */
+        TestEventOut: {
+            /**
+             * Delivery Id
+             * Format: uuid
+             * @description See the deliveries for its result.
+             */
+            delivery_id: string;
+        };
+        /**
          * TestPushIn
          * @description Which phones to test, and how.
          */
@@ -2568,6 +2898,201 @@ export interface components {
             count: number;
         };
         /**
+         * WebhookIn
+         * @description Where to send which events.
+         */
+        WebhookIn: {
+            /**
+             * Url
+             * @description https:// only, without user name and fragment.
+             */
+            url: string;
+            /**
+             * Types
+             * @description Only these; null: all.
+             */
+            types?: components["schemas"]["EventType"][] | null;
+        };
+        /**
+         * WebhookList
+         * @description All webhooks, the newest first.
+         */
+        WebhookList: {
+            /**
+             * Items
+             * @description The webhooks.
+             */
+            items: components["schemas"]["WebhookOut"][];
+            /**
+             * Next Cursor
+             * @description Always null: there is one page.
+             */
+            next_cursor: string | null;
+        };
+        /**
+         * WebhookOut
+         * @description A webhook, and how it is doing.
+         */
+        WebhookOut: {
+            /**
+             * Id
+             * Format: uuid
+             * @description Its id.
+             */
+            id: string;
+            /**
+             * Url
+             * @description Where events are sent.
+             */
+            url: string;
+            /**
+             * Types
+             * @description Only these; null: all.
+             */
+            types: string[] | null;
+            /**
+             * State
+             * @description failing: the last request was not accepted.
+             * @enum {string}
+             */
+            state: "enabled" | "failing" | "disabled";
+            /**
+             * Created At
+             * Format: date-time
+             * @description When it was created.
+             */
+            created_at: string;
+            /**
+             * Failing Since
+             * @description Since when no request is accepted; null: it is not failing.
+             */
+            failing_since: string | null;
+            /**
+             * Last Accepted At
+             * @description When a request was last accepted; null: never.
+             */
+            last_accepted_at: string | null;
+            /**
+             * Pending
+             * @description Deliveries that failed and are tried again.
+             */
+            pending: number;
+            /**
+             * Dead
+             * @description Deliveries that were tried for a day, or gone; they can be redriven.
+             */
+            dead: number;
+            /**
+             * Behind
+             * @description Events of the feed that it has not reached yet.
+             */
+            behind: number;
+            /**
+             * Missed
+             * @description Events that were deleted before they could be sent.
+             */
+            missed: number;
+            /**
+             * Former Secret Expires At
+             * @description Until then the former secret signs too.
+             */
+            former_secret_expires_at: string | null;
+            /**
+             * Disabled At
+             * @description When it was disabled; null: it is not.
+             */
+            disabled_at: string | null;
+            /**
+             * Disabled Reason
+             * @description gone: the receiver answered 410. PUT enables it again.
+             */
+            disabled_reason: string | null;
+        };
+        /**
+         * WebhookWithSecret
+         * @description A webhook that was created, or whose secret was rotated: the only answers with the secret.
+         */
+        WebhookWithSecret: {
+            /**
+             * Id
+             * Format: uuid
+             * @description Its id.
+             */
+            id: string;
+            /**
+             * Url
+             * @description Where events are sent.
+             */
+            url: string;
+            /**
+             * Types
+             * @description Only these; null: all.
+             */
+            types: string[] | null;
+            /**
+             * State
+             * @description failing: the last request was not accepted.
+             * @enum {string}
+             */
+            state: "enabled" | "failing" | "disabled";
+            /**
+             * Created At
+             * Format: date-time
+             * @description When it was created.
+             */
+            created_at: string;
+            /**
+             * Failing Since
+             * @description Since when no request is accepted; null: it is not failing.
+             */
+            failing_since: string | null;
+            /**
+             * Last Accepted At
+             * @description When a request was last accepted; null: never.
+             */
+            last_accepted_at: string | null;
+            /**
+             * Pending
+             * @description Deliveries that failed and are tried again.
+             */
+            pending: number;
+            /**
+             * Dead
+             * @description Deliveries that were tried for a day, or gone; they can be redriven.
+             */
+            dead: number;
+            /**
+             * Behind
+             * @description Events of the feed that it has not reached yet.
+             */
+            behind: number;
+            /**
+             * Missed
+             * @description Events that were deleted before they could be sent.
+             */
+            missed: number;
+            /**
+             * Former Secret Expires At
+             * @description Until then the former secret signs too.
+             */
+            former_secret_expires_at: string | null;
+            /**
+             * Disabled At
+             * @description When it was disabled; null: it is not.
+             */
+            disabled_at: string | null;
+            /**
+             * Disabled Reason
+             * @description gone: the receiver answered 410. PUT enables it again.
+             */
+            disabled_reason: string | null;
+            /**
+             * Secret
+             * @description whsec_ and the key in base64. Only in the answers of creation and rotation.
+             */
+            secret?: string | null;
+        };
+        /**
          * WholeTask
          * @description A push task with its attempts, and the actions of people.
          */
@@ -2584,6 +3109,75 @@ export interface components {
              * @description What operators did about it, the latest first.
              */
             actions: components["schemas"]["ShownAction"][];
+        };
+        /**
+         * RedriveIn
+         * @description Which dead push tasks to redrive.
+         */
+        api__support__push_tasks__RedriveIn: {
+            /** @description The push provider: Apple's APNs or Google's FCM. */
+            provider?: components["schemas"]["Provider"] | null;
+            /**
+             * App Id
+             * @description Bundle id or package name of the app. null: the default app.
+             */
+            app_id?: string | null;
+            /** @description The token space of the device token. FCM has only `production`. */
+            environment?: components["schemas"]["Environment"] | null;
+            /** @description The kind of the push. */
+            kind?: components["schemas"]["Kind"] | null;
+            /**
+             * Reason
+             * @description `last_reason`, an exact match.
+             */
+            reason?: string | null;
+            /**
+             * User Id
+             * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
+             */
+            user_id?: string | null;
+            /**
+             * Conversation Id
+             * @description Id of the conversation; of a reminder: the id of its fasting session.
+             */
+            conversation_id?: string | null;
+            /**
+             * Message Id
+             * @description Id of the message. The sender chooses it, so that a repeat is harmless.
+             */
+            message_id?: string | null;
+            /**
+             * Due From
+             * @description Only pushes due at this instant or later.
+             */
+            due_from?: string | null;
+            /**
+             * Due To
+             * @description Exclusive.
+             */
+            due_to?: string | null;
+            /**
+             * Limit
+             * @description At most this many are redriven.
+             */
+            limit: number;
+            /**
+             * Dry Run
+             * @description Only show what would happen.
+             * @default false
+             */
+            dry_run: boolean;
+        };
+        /**
+         * RedriveIn
+         * @description Which dead deliveries to send again.
+         */
+        api__webhooks__RedriveIn: {
+            /**
+             * Delivery Ids
+             * @description Null: all.
+             */
+            delivery_ids?: string[] | null;
         };
         /**
          * FieldError
@@ -5108,6 +5702,1106 @@ export interface operations {
             };
         };
     };
+    list_events: {
+        parameters: {
+            query?: {
+                /** @description 0: from the start. */
+                after?: number;
+                /** @description How many items at most. */
+                limit?: number;
+                /** @description Only these, repeated or separated by commas; else all. */
+                types?: string[] | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EventList"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Gone.
+             *
+             *     - `event-cursor-too-old`: The feed no longer holds the events after this cursor. Continue from `next_cursor`.
+             */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_webhook: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Id of the webhook. The caller chooses it, so that a repeat is harmless.
+                 * @example 3bed6d2e-3c21-4fff-9c43-af43d9e1190c
+                 */
+                webhook_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    put_webhook: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Id of the webhook. The caller chooses it, so that a repeat is harmless.
+                 * @example 3bed6d2e-3c21-4fff-9c43-af43d9e1190c
+                 */
+                webhook_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WebhookIn"];
+            };
+        };
+        responses: {
+            /** @description Accepted before: this is a repeat. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookWithSecret"];
+                };
+            };
+            /** @description Created, with its secret. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookWithSecret"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `too-many-webhooks`: There are as many webhooks as are allowed. Delete one of them first.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    delete_webhook: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Id of the webhook. The caller chooses it, so that a repeat is harmless.
+                 * @example 3bed6d2e-3c21-4fff-9c43-af43d9e1190c
+                 */
+                webhook_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. There is no body. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_webhooks: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookList"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    send_test_event: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Id of the webhook. The caller chooses it, so that a repeat is harmless.
+                 * @example 3bed6d2e-3c21-4fff-9c43-af43d9e1190c
+                 */
+                webhook_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Accepted. The rest follows. */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TestEventOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `webhook-disabled`: The webhook is disabled. Store it again to enable it.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    rotate_webhook_secret: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Id of the webhook. The caller chooses it, so that a repeat is harmless.
+                 * @example 3bed6d2e-3c21-4fff-9c43-af43d9e1190c
+                 */
+                webhook_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookWithSecret"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_webhook_deliveries: {
+        parameters: {
+            query?: {
+                /** @description `next_cursor` of the previous page. */
+                cursor?: string | null;
+                /** @description How many items at most. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description Id of the webhook. The caller chooses it, so that a repeat is harmless.
+                 * @example 3bed6d2e-3c21-4fff-9c43-af43d9e1190c
+                 */
+                webhook_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeliveryList"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    redrive_webhook_deliveries: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Id of the webhook. The caller chooses it, so that a repeat is harmless.
+                 * @example 3bed6d2e-3c21-4fff-9c43-af43d9e1190c
+                 */
+                webhook_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["api__webhooks__RedriveIn"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RedriveOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `webhook-disabled`: The webhook is disabled. Store it again to enable it.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     show_timeline_of_user: {
         parameters: {
             query?: {
@@ -5898,7 +7592,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["RedriveIn"];
+                "application/json": components["schemas"]["api__support__push_tasks__RedriveIn"];
             };
         };
         responses: {
