@@ -25,6 +25,7 @@ COPY push/ push/
 COPY sending/ sending/
 COPY settings/ settings/
 COPY telemetry/ telemetry/
+COPY webhooks/ webhooks/
 COPY workflows/ workflows/
 COPY deploy/healthy.py deploy/
 USER 10001:10001

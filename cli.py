@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import NoReturn
 
-from commands import dead, doctor, gates, timeline, webhooks
+from commands import api_keys, dead, doctor, gates, presentation, timeline, webhooks
 from commands import diagnostic_push as test_push
 from commands import sign_in as console
 from commands.context import migrate_named, read_settings, run_directory
@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     migration = commands.add_parser("migrate", help="bring the database up to date", description=_migrate.__doc__)
     migration.set_defaults(command=_migrate)
 
-    for each in (dead, gates, timeline, test_push, webhooks, console, doctor):
+    for each in (api_keys, dead, gates, timeline, test_push, webhooks, console, doctor, presentation):
         each.add_parsers(commands)
     return parser
 

@@ -23,18 +23,21 @@ from activities.webhooks import FeedFollowing, WebhookDependencies
 from db.engine import Sessions, make_engine, make_sessions
 from dispatch.client import Metered, connect_when_up, leave, metered_runtime, reaches_temporal, watch
 from dispatch.client import certificate_files as temporal_certificates
+from dispatch.eraser import Eraser
 from dispatch.relay import Relay
 from dispatch.schedules import keep_registered
 from dispatch.sweeper import Sweeper
 from domain.housekeeping import DEFAULT_KEEP, Keep
 from domain.mass_failure import Threshold
 from domain.naming import WEBHOOK_QUEUE, WORKFLOW_QUEUE, push_queue
+from domain.presentation import Presentations
 from domain.push import Provider
 from domain.webhooks import MAX_WEBHOOKS
 from fleet.due_load import DueLoad
 from fleet.heartbeat import Heartbeat, this_process
 from fleet.interceptors import IdsInLogs, NamelessFailures
 from fleet.signals import FleetSignals
+from fleet.takeover import Takeover
 from fleet.token_error_cutoff import TokenErrorCutoff
 from push.limiter.registry import DEFAULT_TIMINGS, LimiterGauges, RouteLimiters
 from push.limiter.settings import Limits, Timings
@@ -49,6 +52,7 @@ from settings.environment import (
     service_settings,
     tracing_settings,
 )
+from settings.presentations import PresentationFiles
 from telemetry import metrics, tracing
 from telemetry.certificates import CertificateExpiry
 from telemetry.exposition import MetricsServer, expose
@@ -61,6 +65,7 @@ from workflows.webhook_follower import WebhookFollower
 
 GRACE = SEND_BUDGET + timedelta(seconds=5)  # at shutdown: longer than a send, so that none is cut off and made twice
 MAX_HELD = 20_000  # armed sends per provider; each costs a few KB, and must exceed arm window times rate
+_MISSED_AFTER = timedelta(seconds=5)  # a workflow task that waits for a killed worker goes to another one then
 _COLLECT_EVERY = 30.0  # seconds
 _COLLECT_PATIENCE = 120  # seconds of waiting for a quiet moment
 _CACHED_WORKFLOWS = 2_500  # more than are awake at once, about 60 KB each; other sleepers cost rows, not memory
@@ -107,6 +112,7 @@ def make_workers(
             max_cached_workflows=_CACHED_WORKFLOWS,
             max_concurrent_workflow_tasks=100,
             max_concurrent_local_activities=50,
+            sticky_queue_schedule_to_start_timeout=_MISSED_AFTER,
             workflow_task_poller_behavior=PollerBehaviorSimpleMaximum(10),
             graceful_shutdown_timeout=GRACE,
         ),
@@ -122,6 +128,7 @@ def make_workers(
     ]
     for provider in sorted(dependencies.apps.providers):
         sending = PushSending(provider, sessions, dependencies)
+        dependencies.takeover.serve(provider, sending.take_over)
         workers.append(
             Worker(
                 client,
@@ -143,7 +150,7 @@ async def main() -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     settings = service_settings()
     logs.configure(settings.log_format, settings.log_level)
-    keep, rotation = _keep(), make_rotation()
+    keep, rotation, presented = _keep(), make_rotation(), PresentationFiles(settings)
     if endpoint := tracing_settings().endpoint:
         tracing.start(tracing_settings().otel_service_name or "fastbell-worker", endpoint)
     if not rotation.apps.providers:
@@ -153,7 +160,10 @@ async def main() -> None:
 
     engine = make_engine(settings.database_url.get_secret_value(), pool_size=settings.database_pool_size)
     sessions = make_sessions(engine)
-    dependencies, metered = make_send_dependencies(sessions, rotation.apps), metered_runtime()
+    dependencies, metered = (
+        make_send_dependencies(sessions, rotation.apps, presentations=presented.presentations),
+        metered_runtime(),
+    )
     fleet = FleetSignals(sessions, settings.database_url.get_secret_value(), rotation.apps)
     metrics_server = _serve(settings, metered, dependencies.limiters, fleet)
     background_tasks = [asyncio.create_task(fleet.read_forever())]
@@ -170,9 +180,12 @@ async def main() -> None:
         background_tasks += [
             asyncio.create_task(Relay(sessions, client, settings.arm_window).sweep_forever()),
             asyncio.create_task(rotation.follow()),
+            asyncio.create_task(presented.follow()),
             asyncio.create_task(heartbeat.beat_forever()),
+            asyncio.create_task(dependencies.takeover.run_forever(heartbeat.worker_id)),
             asyncio.create_task(keep_registered(client)),
             asyncio.create_task(sweeper.sweep_forever()),
+            asyncio.create_task(Eraser(sessions, client).erase_forever()),
             asyncio.create_task(watch(client)),
         ]
         webhooks = WebhookDependencies(settings.webhooks_allow_private, is_busy=dependencies.due_load.is_near)
@@ -195,8 +208,9 @@ def make_send_dependencies(
     apps: SenderRegistry,
     environ: Mapping[str, str] = os.environ,
     timings: Timings = DEFAULT_TIMINGS,
+    presentations: Presentations | None = None,
 ) -> SendDependencies:
-    """Make what sending needs, with the limits that are set."""
+    """Make what sending needs, with the limits that are set. Without `presentations` the files are read once."""
     settings = limiter_settings(environ)
     limits = {
         Provider.APNS: Limits(settings.apns_concurrency, settings.apns_rate or None),
@@ -205,7 +219,8 @@ def make_send_dependencies(
     window = timedelta(seconds=settings.brake_window)
     limiters = RouteLimiters(limits, timings)
     cutoff = TokenErrorCutoff(sessions, limiters, Threshold(settings.brake_share, settings.brake_token_errors, window))
-    return SendDependencies(apps, DueLoad(), limiters, cutoff)
+    presentations = presentations or PresentationFiles(service_settings(environ)).presentations
+    return SendDependencies(apps, DueLoad(), limiters, cutoff, presentations, Takeover(sessions))
 
 
 def _keep() -> Keep:

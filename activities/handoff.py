@@ -127,11 +127,11 @@ class HandoffPlanning:
             if message is None:
                 return PlannedHandoff()
             recipients = await handoffs.recipients(db, ask.message_id)
-            wishes = await preferences.of_users(db, {phone.user_id for phone, _ in recipients})
+            by_user = await preferences.of_users(db, {phone.user_id for phone, _ in recipients})
             now = await present_instant(db)
             due = _due_message(ask, message)
             by = _by_channel(
-                (channel_for(recipient, wishes.get(phone.user_id, Preferences()), now, ask.heed), phone)
+                (channel_for(recipient, by_user.get(phone.user_id, Preferences()), now, ask.heed), phone)
                 for phone, recipient in recipients
             )
             new = [phone for phone in by[DeliveryChannel.PUSH] if not phone.has_push]
@@ -142,7 +142,7 @@ class HandoffPlanning:
                 await push_tasks.plan(db, due, new, late_since=_late_since(ask.heed, due, new, {}))
             if not by[DeliveryChannel.STREAM] and not looks:
                 about = About(Kind.MESSAGE, message.conversation_id, ask.message_id)
-                await withheld_pushes.note(db, about, _withheld(recipients, wishes, now))
+                await withheld_pushes.note(db, about, _withheld(recipients, by_user, now))
                 await handoffs.note_decided(db, ask.message_id)
             sends = await push_tasks.pending_of(db, ask.message_id, most=PAGE + 1 if ask.paged else None)
             return PlannedHandoff(
@@ -262,14 +262,15 @@ def _late_since(
 
 
 def _withheld(
-    recipients: Sequence[tuple[HandoffPhone, Recipient]], wishes: Mapping[str, Preferences], now: datetime
+    recipients: Sequence[tuple[HandoffPhone, Recipient]], by_user: Mapping[str, Preferences], now: datetime
 ) -> dict[Whom, str]:
     """Say who gets no push, and why: by a person's preferences, a phone's own clock, or because it has read it."""
     silent: dict[Whom, str] = {}
     for phone, recipient in recipients:
-        wish = wishes.get(phone.user_id, Preferences())
-        if reason := unneeded(recipient, wish, now):
-            by_its_clock = reason == "quiet_hours" and wish.quiet_hours is not None and not wish.quiet_hours.time_zone
+        preferred = by_user.get(phone.user_id, Preferences())
+        if reason := unneeded(recipient, preferred, now):
+            hours = preferred.quiet_hours
+            by_its_clock = reason == "quiet_hours" and hours is not None and not hours.time_zone
             of_phone = recipient.has_read or by_its_clock
             silent[phone.user_id, phone.installation_id if of_phone else None] = reason
     return silent

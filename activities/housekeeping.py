@@ -139,8 +139,8 @@ class Sweeping:
             stray: owning_workflow_ids(stray.kind, stray.task_id, stray.conversation_id, stray.message_id)
             for stray in strays
         }
-        found = await self.workflow_states({owner for each in owners.values() for owner in each})
-        states = {stray: {found[owner] for owner in owners[stray]} for stray in strays}
+        by_owner = await self.workflow_states({owner for each in owners.values() for owner in each})
+        states = {stray: {by_owner[owner] for owner in owners[stray]} for stray in strays}
         gone = [stray for stray in strays if states[stray] <= GONE]
         lost = [stray for stray in gone if stray.expires_at > until and states[stray] == {WorkflowState.LOST}]
         closed = [stray for stray in gone if stray not in lost]
@@ -210,14 +210,14 @@ class Sweeping:
 async def _never_opened(db: AsyncSession, sessions: Collection[FastingSession], behind: Window) -> set[UUID]:
     """Find the fasts with reminders that were due and wanted, and are in no log: they were not opened."""
     user_ids = {session.user_id for session in sessions}
-    wishes, zones = await preferences.of_users(db, user_ids), await device_tokens.time_zones(db, user_ids)
+    by_user, zones = await preferences.of_users(db, user_ids), await device_tokens.time_zones(db, user_ids)
     due = {
         message_id(session.session_id, reminder.minutes, reminder.due_at): session.session_id
         for session in sessions
         for reminder in upcoming(session)
         if behind.holds(reminder.due_at)
         and not unwanted_everywhere(
-            Kind.REMINDER, wishes.get(session.user_id, Preferences()), reminder.due_at, zones.get(session.user_id, ())
+            Kind.REMINDER, by_user.get(session.user_id, Preferences()), reminder.due_at, zones.get(session.user_id, ())
         )
     }
     opened = await orphans.entered(db, due) | set(await withheld_pushes.counts_by_message(db, list(due)))
@@ -242,13 +242,13 @@ class Purging:
             try:
                 async with self._sessions.begin() as db:
                     await wait_briefly_for_locks(db)
-                    gone = await retention.purge(db, what, self._keep)
+                    purged = await retention.purge(db, what, self._keep)
             except DBAPIError as error:
                 if not may_be_ones_fault(error):
                     raise
                 log.warning("purging old rows failed", what=what.value, error=type(error).__name__)
                 return Purged(count, is_all=True)
-            count += gone.count
-            if gone.is_all:
+            count += purged.count
+            if purged.is_all:
                 return Purged(count, is_all=True)
         return Purged(count, is_all=False)

@@ -90,11 +90,11 @@ class ReminderOpening:
             session = await fasting_sessions.read(db, ask.session_id)
             if session is None:
                 return OpenedReminder(withheld="session_missing")
-            wishes = await preferences.of_user(db, session.user_id)
+            preferred = await preferences.of_user(db, session.user_id)
             reminder = _find(session, ask.minutes, ask.due_at)
             devices = await device_tokens.active_for_user(db, session.user_id)
             zones = [device.time_zone for device in devices]
-            reason = withheld(session, ask.minutes, ask.due_at, wishes, zones)
+            reason = withheld(session, ask.minutes, ask.due_at, preferred, zones)
             message = message_id(session.session_id, ask.minutes, ask.due_at)
             about = About(Kind.REMINDER, session.session_id, message, ask.minutes)
             if reason or reminder is None:
@@ -110,7 +110,7 @@ class ReminderOpening:
             if is_over:  # recorded for the phones that missed it, not for later ones
                 devices = await device_tokens.active_since(db, session.user_id, reminder.due_at)
             if ask.moment is Moment.DUE:
-                withheld_from = _withheld_from(devices, wishes, reminder)
+                withheld_from = _withheld_from(devices, preferred, reminder)
                 reasons: dict[Whom, str] = {
                     (session.user_id, each.installation_id): "quiet_hours" for each in withheld_from
                 }
@@ -135,9 +135,9 @@ class ReminderOpening:
         return tuple(SentPush(task_id, *states[task_id]) for task_id in ask.task_ids)
 
 
-def _withheld_from(devices: Sequence[DeviceToken], wishes: Preferences, reminder: Reminder) -> list[DeviceToken]:
+def _withheld_from(devices: Sequence[DeviceToken], preferred: Preferences, reminder: Reminder) -> list[DeviceToken]:
     """Find the phones that are in quiet hours; before the due instant the check of each push decides."""
-    return [each for each in devices if unwanted(Kind.REMINDER, wishes, reminder.due_at, each.time_zone)]
+    return [each for each in devices if unwanted(Kind.REMINDER, preferred, reminder.due_at, each.time_zone)]
 
 
 def _find(session: FastingSession, minutes: int, due_at: datetime) -> Reminder | None:

@@ -20,8 +20,11 @@ from db.batch import Batch
 from db.engine import Sessions, may_be_ones_fault
 from db.push_tasks import Update
 from domain.kinds import RULES, Kind, Priority
-from domain.push import Environment, Provider, SentPush, TaskState
+from domain.presentation import Presentations
+from domain.push import Environment, PlannedSend, Provider, SentPush, TaskState
 from fleet.due_load import DueLoad
+from fleet.holds import Hold
+from fleet.takeover import Takeover
 from fleet.token_error_cutoff import TokenErrorCutoff
 from push.limiter.registry import RouteLimiters
 from push.limiter.route_limiter import Permit, RouteLimiter
@@ -41,7 +44,7 @@ from sending import outcomes
 from sending import retry as retries
 from sending.attempts import check_pushes, unheld_pushes
 from sending.outcomes import NotStored, Recording, Stored, call_span
-from sending.precheck import Claim, Deferred, Final, Hindered, Hindrance, InFlight, Proceed, Verdict
+from sending.precheck import Claim, Deferred, Final, Hindered, Hindrance, InFlight, Proceed, TakenOver, Verdict
 
 _MAX_CLAIM = 5.0  # seconds a check may take: with a call's 10 s it stays below ATTEMPT_LEASE, so no two calls overlap
 _CALL_WITHIN = 10.9  # seconds; connections give up after 10.5 at the latest, but for a fault of ours
@@ -50,7 +53,8 @@ MAX_OTHERS = 2_000  # sends in one worker that are not of reminders; a tenth of 
 _IN_DOUBT = {Delivery.DECLINED, Delivery.UNKNOWN}  # a second call may show the push twice
 _HAND_OVER = timedelta(milliseconds=50)  # until another worker takes over when this one shuts down
 _LOOK_AGAIN = timedelta(seconds=2)  # while another attempt is open, or its outcome is not stored
-SEND_BUDGET = timedelta(seconds=20)  # a lease, the check, one call and its record; a lost worker costs this much
+SEND_BUDGET = timedelta(seconds=20)  # a lease, the check, one call and its record; then Temporal misses a lost worker
+_TAKEN_OVER = "taken_over"
 
 log = structlog.get_logger()
 
@@ -75,6 +79,8 @@ class SendDependencies:
     due_load: DueLoad
     limiters: RouteLimiters
     cutoff: TokenErrorCutoff
+    presentations: Presentations
+    takeover: Takeover
     back_offs: retries.BackOffs = field(default_factory=lambda: retries.BACK_OFFS)
 
 
@@ -106,12 +112,14 @@ class PushSending:
         self._due_load = dependencies.due_load
         self._limiters = dependencies.limiters
         self._cutoff = dependencies.cutoff
+        self._holds = dependencies.takeover.holds
         self._back_offs = dependencies.back_offs
         self._chance = chance
         # Each priority by itself, so that no reminder waits for a message's row.
         in_flight = {each: 3 if each is Priority.REMINDER else 1 for each in Priority}
         self._recording = {each: Recording(sessions, in_flight=in_flight[each]) for each in Priority}
-        check, unheld = partial(check_pushes, sessions), partial(unheld_pushes, sessions)
+        check = partial(check_pushes, sessions, presentations=dependencies.presentations)
+        unheld = partial(unheld_pushes, sessions)
         self._check: Mapping[Priority, Batch[Claim | Hindered, Verdict]] = {
             each: Batch(check, in_flight=in_flight[each], unheard=self._close_unused, unheld=unheld)
             for each in Priority
@@ -125,11 +133,34 @@ class PushSending:
 
         Raises ApplicationError with the delay of the next attempt where a retry may help.
         """
-        with self._room(ask):
-            entered = time.monotonic()
-            hold = await self._hold(ask)
-            progress = _Progress(stale_at=entered + hold + SEND_BUDGET.total_seconds())
+        info = activity.info()
+        left = max(ask.hold_seconds - (info.started_time - info.scheduled_time).total_seconds(), 0.0)
+        hold = Hold(ask.task_id, time.monotonic() + left + SEND_BUDGET.total_seconds())
+        with self._room(ask), self._holds.holding(hold):
+            await self._wait(left)
+            progress = _Progress(hold, info.attempt)
             return await _shielded(self._send(ask, progress), progress)
+
+    async def take_over(self, send: PlannedSend, hold: Hold) -> None:
+        """Send a push that a lost worker held. Its activity, which Temporal runs again, finds it finished.
+
+        Where a retry may help, it is tried again for as long as Temporal has not noticed the loss.
+        """
+        structlog.contextvars.bind_contextvars(task_id=str(send.task_id), taken_over=True)
+        ask, attempt = SendPush(send.task_id, send.environment, 0.0, send.app_id, send.kind, send.user_digest), 0
+        while True:
+            attempt += 1
+            progress = _Progress(hold, attempt)
+            try:
+                with self._room(ask):
+                    await _shielded(self._send(ask, progress), progress)
+            except ApplicationError as error:
+                wait = (error.next_retry_delay or SEND_BUDGET).total_seconds()
+                if error.message == _TAKEN_OVER or time.monotonic() + wait >= hold.ends_at:
+                    return
+                await asyncio.sleep(wait)
+            else:
+                return
 
     @contextmanager
     def _room(self, ask: SendPush) -> Iterator[None]:
@@ -145,20 +176,18 @@ class PushSending:
         finally:
             self._others -= 1
 
-    async def _hold(self, ask: SendPush) -> float:
-        """Wait for the due instant; returns the seconds. On this worker's shutdown another one takes over at once.
+    async def _wait(self, left: float) -> None:
+        """Wait for the due instant. On this worker's shutdown another one takes over at once.
 
         All times come from the server's clock, so this worker's own may be wrong.
         """
-        info = activity.info()
-        left = ask.hold_seconds - (info.started_time - info.scheduled_time).total_seconds()
         if left <= 0:
-            return 0.0
+            return
         with self._due_load.expecting(left):
             try:
                 await asyncio.wait_for(activity.wait_for_worker_shutdown(), left)
             except TimeoutError:
-                return left
+                return
         raise _again("worker_shutdown", _HAND_OVER)
 
     async def _send(self, ask: SendPush, progress: "_Progress") -> SentPush:
@@ -175,6 +204,8 @@ class PushSending:
                 raise _again(reason, min(delay, look or delay))
             case InFlight(wait):  # looked at again soon, since an attempt without a call ends before its lease
                 raise _again("call_under_way", min(wait, _LOOK_AGAIN) + _HAND_OVER)
+            case TakenOver():
+                raise _again(_TAKEN_OVER, _LOOK_AGAIN)
             case _:
                 assert_never(done)
 
@@ -185,7 +216,9 @@ class PushSending:
         except NotStored:
             raise _again("outcome_not_stored", _LOOK_AGAIN) from None
 
-    async def _attempt(self, ask: SendPush, progress: "_Progress") -> _Attempted | Final | Deferred | InFlight:
+    async def _attempt(
+        self, ask: SendPush, progress: "_Progress"
+    ) -> _Attempted | Final | Deferred | InFlight | TakenOver:
         """Pass the limiter, lease a stream, check, call. A push that may not call is checked all the same."""
         route = self._apps.route(self._provider, ask.app_id, ask.environment)
         sender = self._apps.sender(self._provider, ask.app_id)
@@ -199,7 +232,7 @@ class PushSending:
                 async with sender.lease(ask.environment, user_digest) as send:
                     permit.check()
                     claimed_at = progress.claim()
-                    verdict = await self._begin_attempt(ask)
+                    verdict = await self._begin_attempt(ask, progress.hold)
                     if not isinstance(verdict, Proceed):
                         return verdict
                     go = replace(verdict, route=route)
@@ -216,18 +249,18 @@ class PushSending:
 
     async def _hindered(
         self, ask: SendPush, progress: "_Progress", permit: Permit, limiter: RouteLimiter, trouble: ProviderTrouble
-    ) -> Final | Deferred | InFlight:
+    ) -> Final | Deferred | InFlight | TakenOver:
         """Check a push that may not call now, and let the limiter learn whose it is."""
         is_refused = retries.is_about_credentials(trouble)
         share = MAX_WAITS if isinstance(trouble, Paused) else None
-        hindrance = Hindrance(trouble.reason, self._delay(trouble, activity.info().attempt), share)
+        hindrance = Hindrance(trouble.reason, self._delay(trouble, progress.attempt), share)
         if isinstance(trouble, AwaitsCredentials):
             hindrance = Hindrance(trouble.reason, trouble.rest, look=hindrance.delay)
         elif is_refused:
             look = limiter.await_credentials(ask.task_id, trouble.reason, hindrance.delay)
             hindrance = replace(hindrance, look=look)
         progress.claim()
-        verdict = await self._note_hindrance(ask, hindrance)
+        verdict = await self._note_hindrance(ask, hindrance, progress.hold)
         if isinstance(verdict, Deferred) and verdict.user_id is not None:
             permit.hindered(trouble, verdict.user_id, verdict.left.total_seconds())
             if is_refused:
@@ -237,8 +270,8 @@ class PushSending:
     def _recording_of(self, kind: Kind) -> Recording:
         return self._recording[RULES[kind].priority]
 
-    async def _begin_attempt(self, ask: SendPush) -> Verdict:
-        claim = Claim(ask.task_id)
+    async def _begin_attempt(self, ask: SendPush, hold: Hold) -> Verdict:
+        claim = Claim(ask.task_id, self._holds.claimed(hold))
         try:
             return await self._check[RULES[ask.kind].priority].ask(claim)
         except Exception as error:
@@ -247,8 +280,11 @@ class PushSending:
                 self._recording_of(ask.kind).store_later(lost)
             raise
 
-    async def _note_hindrance(self, ask: SendPush, hindrance: Hindrance) -> Deferred | Final | InFlight:
-        verdict = await self._check[RULES[ask.kind].priority].ask(Hindered(ask.task_id, hindrance))
+    async def _note_hindrance(
+        self, ask: SendPush, hindrance: Hindrance, hold: Hold
+    ) -> Deferred | Final | InFlight | TakenOver:
+        hindered = Hindered(ask.task_id, hindrance, self._holds.claimed(hold))
+        verdict = await self._check[RULES[ask.kind].priority].ask(hindered)
         return Deferred(hindrance) if isinstance(verdict, Proceed) else verdict
 
     def _close_unused(self, verdict: Verdict) -> None:
@@ -309,17 +345,18 @@ class PushSending:
 
 
 class _Progress:
-    """How far one try of the activity has come, and whether Temporal has cancelled it."""
+    """How far one try has come, and whether it was cancelled: by Temporal, or as this worker stops."""
 
-    def __init__(self, stale_at: float) -> None:
-        self._stale_at = stale_at  # by the monotonic clock; afterwards another worker has the activity
+    def __init__(self, hold: Hold, attempt: int) -> None:
+        self.hold = hold
+        self.attempt = attempt  # from 1
         self.is_claimed = False
         self.is_cancelled = False
 
     def claim(self) -> float:
         """Note that an attempt is claimed from now on; returns the present. Raises if this worker was frozen."""
         now = time.monotonic()
-        if now >= self._stale_at:
+        if now >= self.hold.ends_at:
             raise _again("worker_stood_still", _HAND_OVER)
         self.is_claimed = True
         return now

@@ -11,9 +11,12 @@ from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 from api import (
+    acting,
+    bulk,
     conversations,
     device_tokens,
     document,
+    erasures,
     events,
     fasting_sessions,
     operations,
@@ -33,6 +36,7 @@ from api.console.session import ConsoleServices
 from api.dependencies import ReadinessCheck, Services
 from api.front_page import front_page
 from api.http import problems
+from api.http.api_keys import ApiKeys
 from api.http.auth import TokenCheck
 from api.http.bounds import RequestBounds
 from api.http.rates import Rate, Rates, RunningRequests
@@ -50,6 +54,7 @@ from domain.problems import MessageQuota, Quotas
 from domain.rate_limit import parse
 from settings.apps_file import AppIds
 from settings.environment import DEFAULT_LIMITS, AuthSettings, LimitSettings, ServiceSettings
+from settings.presentations import PresentationFiles
 from telemetry import metrics
 from telemetry.certificates import CertificateExpiry
 from telemetry.exposition import expose
@@ -68,7 +73,7 @@ def create_app(
 
     It starts without its database and without Temporal.
     """
-    app_ids = AppIds(settings.apps_file)
+    app_ids, presented = AppIds(settings.apps_file), PresentationFiles(settings)
     rates = Rates(limits.rate_limit, limits.rate_limit_service)
     running = RunningRequests(
         limits.max_concurrent_requests_per_caller or None, limits.max_concurrent_requests_per_service or None
@@ -85,7 +90,7 @@ def create_app(
         exposition = expose(metrics.API, [CertificateExpiry(certificate_files())], metered.port)
         app.state.services = Services(
             sessions=sessions,
-            tokens=TokenCheck(auth),
+            tokens=TokenCheck(auth, ApiKeys(sessions)),
             rates=rates,
             sign_outs=Rate(parse(SIGN_OUTS)),
             running=running,
@@ -94,15 +99,18 @@ def create_app(
             relay=relay,
             app_ids=app_ids,
             streams=streams,
+            presentations=presented.presentations,
             exposition=exposition,
             allow_private_webhooks=settings.webhooks_allow_private,
+            erasure_key=settings.erasure_key.get_secret_value().encode() if settings.erasure_key else None,
         )
         app.state.console = ConsoleServices(temporal, settings.temporal_ui_url)
-        app.state.preference_page = PageServices(settings.public_address)
-        watching = asyncio.create_task(watch(temporal))
+        app.state.preference_page = PageServices(settings.public_address, presented.presentations)
+        watching = [asyncio.create_task(watch(temporal)), asyncio.create_task(presented.follow())]
         async with streams.running():
             yield
-        watching.cancel()
+        for task in watching:
+            task.cancel()
         await relay.close()
         await engine.dispose()
 
@@ -118,6 +126,7 @@ def create_app(
     )
     problems.install(app)
     document.install(app, settings.public_address)
+    app.add_middleware(acting.RawUserIds)
     app.add_middleware(RequestBounds, timeout=limits.request_timeout, most=limits.most_requests)
     app.add_middleware(BodyLimit)  # added later, so passed earlier: an unfinished body takes no request's place
     if limits.cors_origins:
@@ -131,21 +140,20 @@ def create_app(
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestMetrics)
     app.add_middleware(RequestLog)
-    for resource in (
-        device_tokens,
-        sign_outs,
-        fasting_sessions,
-        conversations,
-        sync,
-        stream,
-        preferences,
-        preference_links,
-        push_tasks,
-        events,
-        webhooks,
-        support,
-        operations,
-    ):
+    acting.include_user_routers(
+        app,
+        [
+            device_tokens.user_router,
+            fasting_sessions.user_router,
+            conversations.user_router,
+            sync.user_router,
+            preferences.user_router,
+            preference_links.user_router,
+            push_tasks.user_router,
+        ],
+    )
+    app.include_router(bulk.router)
+    for resource in (sign_outs, conversations, stream, events, webhooks, erasures, support, operations):
         app.include_router(resource.router)
     front = front_page(settings)
     app.add_route("/", lambda _: front, include_in_schema=False)

@@ -14,9 +14,11 @@ from api.http.auth import Caller
 from api.http.problems import Detail, ProblemResponse, ServiceUnavailable, Unauthorized, problem, unavailable
 
 LARGEST_BODY = 64 * 1024  # bytes
+LARGEST_BATCH = 4 * 1024 * 1024  # bytes; 500 items of the longest device tokens are half of it
+BATCHES = frozenset({"/v1/fasting-sessions/batch", "/v1/device-tokens/batch"})
 MAX_HELD = 16 * 1024 * 1024  # bytes of all unfinished bodies
 MAX_PER_USER = 8 * LARGEST_BODY
-MAX_PER_SERVICE = 64 * LARGEST_BODY
+MAX_PER_SERVICE = 2 * LARGEST_BATCH
 MAX_ANONYMOUS = 16 * LARGEST_BODY  # of all requests without a valid bearer token together
 
 
@@ -26,6 +28,10 @@ class _Owner:
 
     name: tuple[str, ...]
     most: int  # bytes
+
+    def largest(self, path: str) -> int:
+        """Give the largest body that is read from it there, in bytes."""
+        return LARGEST_BATCH if self.most == MAX_PER_SERVICE and path in BATCHES else LARGEST_BODY
 
     def refusal(self) -> ProblemResponse:
         if self is _ANONYMOUS:
@@ -39,6 +45,8 @@ _ANONYMOUS = _Owner((), MAX_ANONYMOUS)
 
 class BodyLimit:
     """Reads each body up to the limit before the app sees the request; a longer one is answered with 413.
+
+    The limit is `LARGEST_BODY`, and `LARGEST_BATCH` for a service that sends a batch.
 
     A body that has arrived with its head is not counted. So slow bodies, which hold little, turn no others away.
     """
@@ -54,18 +62,17 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         first = await receive()
-        found: Message | ProblemResponse = first
-        if first["type"] == "http.request" and first.get("more_body", False):
-            found = await self._rest(first.get("body", b""), scope, receive)
-        if isinstance(found, ProblemResponse):
-            await found(scope, receive, send)
+        read: Message | ProblemResponse = first
+        if first["type"] == "http.request" and (
+            first.get("more_body", False) or len(first.get("body", b"")) > LARGEST_BODY
+        ):
+            read = await self._rest(first, scope, receive)
+        if isinstance(read, ProblemResponse):
+            await read(scope, receive, send)
             return
-        if found["type"] == "http.disconnect":
+        if read["type"] == "http.disconnect":
             return
-        if len(found.get("body", b"")) > LARGEST_BODY:
-            await _too_large()(scope, receive, send)
-            return
-        whole: Message | None = found
+        whole: Message | None = read
 
         async def receive_whole() -> Message:
             nonlocal whole
@@ -74,21 +81,24 @@ class BodyLimit:
 
         await self._app(scope, receive_whole, send)
 
-    async def _rest(self, first: bytes, scope: Scope, receive: Receive) -> Message | ProblemResponse:
+    async def _rest(self, first: Message, scope: Scope, receive: Receive) -> Message | ProblemResponse:
         """Read the rest of a body; gives the whole body, or the problem to answer with."""
-        owner, body, piece, more = _ANONYMOUS, bytearray(), first, True
+        owner, body = _ANONYMOUS, bytearray()
+        piece, more = first.get("body", b""), first.get("more_body", False)
         owner_task = asyncio.create_task(_caller(scope))
         await asyncio.sleep(0)  # the task is done after this, unless the issuer's keys have to be fetched
         try:
             while True:
+                if scope["path"] in BATCHES and len(body) + len(piece) > LARGEST_BODY:
+                    await asyncio.wait({owner_task})  # only a service may send more
                 if owner is _ANONYMOUS and owner_task.done():
                     self._give_back(owner, len(body))
                     owner = _owner(owner_task.result())
                     self._take(owner, len(body))
                 self._take(owner, len(piece))
                 body += piece
-                if len(body) > LARGEST_BODY:
-                    return _too_large()
+                if len(body) > owner.largest(scope["path"]):
+                    return _too_large(owner.largest(scope["path"]))
                 if more and self._held[owner.name] > owner.most:
                     return owner.refusal()
                 if more and self._all > MAX_HELD:
@@ -131,5 +141,5 @@ def _owner(caller: Caller | None) -> _Owner:
     return _Owner(("user", caller.user_id), MAX_PER_USER)
 
 
-def _too_large() -> ProblemResponse:
-    return problem(413, "body-too-large", Detail.BODY_TOO_LARGE.format(most=LARGEST_BODY))
+def _too_large(most: int) -> ProblemResponse:
+    return problem(413, "body-too-large", Detail.BODY_TOO_LARGE.format(most=most))

@@ -17,6 +17,7 @@ from api.dependencies import (
     Paged,
     RowWrites,
     ServiceCaller,
+    UserCaller,
     cut,
     next_cursor,
 )
@@ -29,6 +30,7 @@ from domain.problems import NotFound
 from domain.reminders import DERIVED
 
 router = APIRouter(prefix="/v1/conversations", tags=["messages"])
+user_router = APIRouter(prefix="/conversations", tags=["messages"])
 
 
 def _distinct(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -96,8 +98,8 @@ class MessageOut(Out):
     id: UUID = Field(validation_alias="message_id")
     conversation_id: UUID
     number: int = Field(description="Position in the conversation, from 1.")
-    sender_id: str
-    body: str
+    sender_id: str | None
+    body: str | None
     created_at: datetime
 
 
@@ -112,7 +114,9 @@ _CONVERSATION = TypeAdapter(Conversation)
 
 
 @router.put(
-    "/{conversation_id}", status_code=201, responses=responses("not-allowed") | {200: {"model": ConversationOut}}
+    "/{conversation_id}",
+    status_code=201,
+    responses=responses("not-allowed", "being-erased") | {200: {"model": ConversationOut}},
 )
 async def store_conversation(
     conversation_id: UUID, body: ConversationIn, _: ServiceCaller, writes: RowWrites, response: Response
@@ -130,8 +134,8 @@ async def store_conversation(
     return ConversationOut.model_validate(stored)
 
 
-@router.get("", responses=responses())
-async def list_conversations(caller: AnyCaller, sessions: Database, page: Paged) -> ConversationList:
+@user_router.get("", responses=responses())
+async def list_conversations(caller: UserCaller, sessions: Database, page: Paged) -> ConversationList:
     """List the caller's conversations."""
     async with sessions() as db:
         found = await conversations.of_member(db, caller.user_id, page.after, page.limit + 1)
@@ -147,20 +151,22 @@ async def read_conversation(conversation_id: UUID, caller: AnyCaller, sessions: 
     """Read one of the caller's conversations. With scope `service`: any conversation."""
     async with sessions() as db:
         found = await conversations.read(db, conversation_id)
-    if found is None or not ("service" in caller.scopes or caller.user_id in found.member_ids):
+    is_member = found is not None and caller.is_person and caller.user_id in found.member_ids
+    if found is None or not ("service" in caller.scopes or is_member):
         raise NotFound("conversation")
     return ConversationOut.model_validate(found)
 
 
-@router.put(
+@user_router.put(
     "/{conversation_id}/messages/{message_id}",
     status_code=201,
-    responses=responses("not-found", "message-exists", "too-many-messages") | {200: {"model": MessageOut}},
+    responses=responses("not-found", "message-exists", "too-many-messages", "being-erased")
+    | {200: {"model": MessageOut}},
 )
 async def post_message(
     place: Annotated[MessagePlace, Depends()],
     body: MessageIn,
-    caller: AnyCaller,
+    caller: UserCaller,
     writes: RowWrites,
     relay: Dispatch,
     response: Response,
@@ -194,10 +200,10 @@ async def post_message(
     return MessageOut.model_validate(message)
 
 
-@router.get("/{conversation_id}/messages", responses=responses("not-found"))
+@user_router.get("/{conversation_id}/messages", responses=responses("not-found"))
 async def list_messages(
     conversation_id: UUID,
-    caller: AnyCaller,
+    caller: UserCaller,
     sessions: Database,
     cursor: Annotated[int | None, Query(ge=1, le=MAX_SEQ, description="`next_cursor` of the previous page.")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,

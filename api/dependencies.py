@@ -13,14 +13,17 @@ from fastapi import Depends, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import TypeAdapter
 
-from api.http.auth import Caller, TokenCheck
-from api.http.problems import Detail, Forbidden, Unauthorized
+from api.http.auth import Caller, TokenCheck, is_user_id
+from api.http.problems import ActForUser, Detail, Forbidden, Unauthorized
 from api.http.rates import Rate, Rates, RunningRequests
+from api.http.request_log import route_template
 from api.row_queue import Writes
 from api.streams.open_streams import OpenStreams
+from db import erasures
 from db.engine import Sessions, is_ready
 from dispatch.relay import Relay
-from domain.problems import InvalidField
+from domain.presentation import Presentations
+from domain.problems import InvalidField, NotFound, being_erased
 from settings.apps_file import AppIds
 from telemetry.exposition import Exposition
 
@@ -66,8 +69,21 @@ class ReadinessCheck:
         raise TimeoutError
 
 
+MAX_EXPORTS = 4  # at once; each holds up to a page in memory
 MAX_WATCHERS = 20  # streams of test pushes at once; each reads the database four times a second
-_bearer = HTTPBearer(auto_error=False, bearerFormat="JWT")
+_READS = {"GET", "HEAD"}
+_bearer = HTTPBearer(auto_error=False, bearerFormat="JWT, or an API key")
+
+
+MAX_BATCHES, MAX_BATCHES_WAITING = 2, 14  # at once; each takes a connection and a tenth of a second
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """The batches of this process: those that it works on, and with them those that wait."""
+
+    at_once: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_BATCHES))
+    accepted: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_BATCHES + MAX_BATCHES_WAITING))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +100,12 @@ class Services:
     relay: Relay
     app_ids: AppIds
     streams: OpenStreams
+    presentations: Presentations
     exposition: Exposition
+    erasure_key: bytes | None  # None: digests prove nothing
     allow_private_webhooks: bool = False
+    exports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_EXPORTS))
+    batches: Batches = field(default_factory=Batches)
     watchers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_WATCHERS))
 
 
@@ -108,10 +128,12 @@ AllowedApps = Annotated[AppIds, _held("app_ids")]
 Database = Annotated[Sessions, _held("sessions")]
 RowWrites = Annotated[Writes, _held("writes")]
 Dispatch = Annotated[Relay, _held("relay")]
-Streams = Annotated[OpenStreams, _held("streams")]
 Ready = Annotated[ReadinessCheck, _held("readiness")]
 MetricsText = Annotated[Exposition, _held("exposition")]
+RunningBatches = Annotated[Batches, _held("batches")]
 Watchers = Annotated[asyncio.Semaphore, _held("watchers")]
+Exports = Annotated[asyncio.Semaphore, _held("exports")]
+ErasureKey = Annotated[bytes | None, _held("erasure_key")]
 
 
 async def _caller(
@@ -119,16 +141,40 @@ async def _caller(
     services: AllServices,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> AsyncIterator[Caller]:
-    """Check who calls, and hold a permit until the answer. A stream releases `request.state.permit` itself."""
+    """Check who calls, and hold a permit until the answer. A stream releases `request.state.permit` itself.
+
+    FastAPI asks once for each set of scopes that a route's dependencies have; only the first time counts.
+    """
+    if hasattr(request.state, "caller"):
+        yield request.state.caller
+        return
     if credentials is None:
         raise Unauthorized(Detail.NOT_SIGNED_IN)
     caller = await services.tokens.caller(credentials.credentials)
-    services.rates.spend(caller)
-    request.state.permit = await services.running.enter(caller)
+    acts_for = _named_user(request)
+    services.rates.spend(caller, acts_for)
+    request.state.permit = await services.running.enter(caller, acts_for)
+    request.state.caller = caller
     try:
         yield caller
+    except NotFound:
+        person = acts_for or (None if "service" in caller.scopes else caller.user_id)
+        if request.method not in _READS and person and await _is_being_erased(services, person):
+            raise being_erased() from None  # what the request is about may be gone already
+        raise
     finally:
         request.state.permit.release()
+
+
+def _named_user(request: Request) -> str | None:
+    """Give the user that the path names; None for an id that cannot be one, which gets 422."""
+    named = request.path_params.get("user_id", "")
+    return named if is_user_id(named) else None
+
+
+async def _is_being_erased(services: Services, user_id: str) -> bool:
+    async with services.sessions() as db:
+        return await erasures.running(db, user_id) is not None
 
 
 async def supporter(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
@@ -139,6 +185,29 @@ async def supporter(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
 async def service(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
     """Require the scope `service`."""
     return _with_scope(caller, "service")
+
+
+async def _user(request: Request, caller: Annotated[Caller, Depends(_caller)]) -> Caller:
+    """Give the user that a route is for: the caller, or below `/v1/users/` the one that a service acts for."""
+    if "user_id" in request.path_params:
+        return Caller(request.path_params["user_id"], frozenset(), _with_scope(caller, "service").expires_at)
+    if "service" in caller.scopes or not caller.is_person:
+        raise ActForUser(for_a_user(route_template(request.scope)))
+    return caller
+
+
+def for_a_user(path: str) -> str:
+    """Give the path on which a service does for a user what a user does on `path`."""
+    bare = path.removeprefix("/v1")
+    return f"/v1/users/{{user_id}}{_NOT_FOR_SERVICES.get(bare, bare)}"
+
+
+_NOT_FOR_SERVICES = {"/stream": "/sync"}  # what serves them instead
+
+
+async def tester(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
+    """Require the scope `support` or `service`."""
+    return caller if "service" in caller.scopes else _with_scope(caller, "support")
 
 
 def _with_scope(caller: Caller, scope: str) -> Caller:
@@ -176,6 +245,8 @@ def page_at(cursor: Cursor = None, limit: Limit = 50) -> Page:
 
 
 AnyCaller = Annotated[Caller, Depends(_caller)]
+UserCaller = Annotated[Caller, Depends(_user)]
 Supporter = Annotated[Caller, Security(supporter, scopes=["support"])]
 ServiceCaller = Annotated[Caller, Security(service, scopes=["service"])]
+Tester = Annotated[Caller, Security(tester, scopes=["support"])]
 Paged = Annotated[Page, Depends(page_at)]

@@ -8,22 +8,26 @@ from fastapi import APIRouter, Response
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import AllowedApps, AnyCaller, Database, Paged, RowWrites, cut, next_cursor
+from api.dependencies import AllowedApps, Database, Paged, RowWrites, UserCaller, cut, next_cursor
 from api.fields import Body, Ticket
 from api.http.problem_types import responses
 from api.http.problems import Detail
+from api.row_queue import Writes
 from db import device_tokens
+from db.device_tokens import Registration
 from db.models.people import DeviceToken
 from db.views import devices as device_history
 from db.views.devices import ShownToken
 from domain import devices as registration
+from domain import locales
 from domain.devices import Permission
 from domain.problems import InvalidField
 from domain.push import APP_ID, LONGEST_APP_ID, Environment, Provider
 from operations import revival as revivals
 from push.payload_limit import is_usable
+from settings.apps_file import AppIds
 
-router = APIRouter(prefix="/v1/device-tokens", tags=["device tokens"])
+user_router = APIRouter(prefix="/device-tokens", tags=["device tokens"])
 LARGEST_SEQUENCE = 2**53 - 1  # which every client's numbers hold
 
 
@@ -46,7 +50,7 @@ class RegistrationIn(Body):
     app_id: Annotated[str | None, Field(max_length=LONGEST_APP_ID, pattern=APP_ID)] = None
     locale: Annotated[
         str | None,
-        BeforeValidator(registration.locale),
+        BeforeValidator(locales.locale),
         Field(description="Locale of the app. A value that is not a locale is stored as null.", examples=["de-AT"]),
     ] = None
     time_zone: Annotated[
@@ -99,7 +103,7 @@ class RegistrationIn(Body):
         Field(description="X25519, 32 bytes in base64, for apps whose texts are encrypted (docs/encryption.md)."),
     ] = None
 
-    def checked(self) -> device_tokens.Registration:
+    def checked(self) -> Registration:
         """Check the token and its environment by the provider's rules, and fields that belong together.
 
         Raises InvalidField.
@@ -113,7 +117,7 @@ class RegistrationIn(Body):
             "sign_out_digest": None if self.sign_out_digest is None else bytes.fromhex(self.sign_out_digest),
             "public_key": None if self.public_key is None else base64.b64decode(self.public_key),
         }
-        return device_tokens.Registration(**self.model_dump() | as_bytes | {"token": token})
+        return Registration(**self.model_dump() | as_bytes | {"token": token})
 
 
 class DeviceTokenList(BaseModel):
@@ -126,11 +130,14 @@ class DeviceTokenList(BaseModel):
 _TOKEN = TypeAdapter(ShownToken)
 
 
-@router.put("/{installation_id}", responses=responses("installation-taken", "ticket-spent"))
+@user_router.put(
+    "/{installation_id}",
+    responses=responses("installation-taken", "ticket-spent", "registration-outdated", "being-erased"),
+)
 async def register_device_token(
     installation_id: UUID,
     body: RegistrationIn,
-    caller: AnyCaller,
+    caller: UserCaller,
     writes: RowWrites,
     apps: AllowedApps,
 ) -> ShownToken:
@@ -142,24 +149,31 @@ async def register_device_token(
     `ticket-spent`: either this request was sent before that sign-out, or the app must make a new ticket. A lower
     `sequence` than one that was stored with the same digest gets 409 `registration-outdated` and changes nothing.
     """
-    registered = body.checked()
-    if not await apps.allow(registered.app_id):
-        raise InvalidField("app_id", Detail.UNKNOWN_APP)
-
-    async def store(db: AsyncSession) -> DeviceToken:
-        row = await device_tokens.register(
-            db, caller.user_id, installation_id, registered, most=writes.quotas.installations
-        )
-        await revivals.revive(db, row)
-        return row
-
-    rows = device_tokens.locks_of(caller.user_id, installation_id, registered)
-    row = await writes.run(store, *rows)
+    row = await register(caller.user_id, installation_id, await checked(body, apps), writes)
     return device_history.shown(row, {installation_id})
 
 
-@router.get("", responses=responses())
-async def list_device_tokens(caller: AnyCaller, sessions: Database, page: Paged) -> DeviceTokenList:
+async def checked(body: RegistrationIn, apps: AppIds) -> Registration:
+    """Check a registration, and that its app is known; raises InvalidField."""
+    registered = body.checked()
+    if not await apps.allow(registered.app_id):
+        raise InvalidField("app_id", Detail.UNKNOWN_APP)
+    return registered
+
+
+async def register(user_id: str, installation_id: UUID, new: Registration, writes: Writes) -> DeviceToken:
+    """Register an installation of a user; raises DomainError, ServiceUnavailable."""
+
+    async def store(db: AsyncSession) -> DeviceToken:
+        row = await device_tokens.register(db, user_id, installation_id, new, most=writes.quotas.installations)
+        await revivals.revive(db, row)
+        return row
+
+    return await writes.run(store, *device_tokens.locks_of(user_id, installation_id, new))
+
+
+@user_router.get("", responses=responses())
+async def list_device_tokens(caller: UserCaller, sessions: Database, page: Paged) -> DeviceTokenList:
     """List the caller's device tokens."""
     async with sessions() as db:
         rows = await device_tokens.owned_by(db, caller.user_id, page.after, page.limit + 1)
@@ -171,15 +185,20 @@ async def list_device_tokens(caller: AnyCaller, sessions: Database, page: Paged)
     )
 
 
-@router.delete("/{installation_id}", status_code=204, responses=responses())
-async def sign_out_installation(installation_id: UUID, caller: AnyCaller, writes: RowWrites) -> Response:
+@user_router.delete("/{installation_id}", status_code=204, responses=responses())
+async def sign_out_installation(installation_id: UUID, caller: UserCaller, writes: RowWrites) -> Response:
     """Sign this installation out. If another user has since registered the token, their registration is kept.
 
     This uses up the ticket of the registration, as `POST /v1/sign-outs` does.
     """
+    await sign_out(caller.user_id, installation_id, writes)
+    return Response(status_code=204)
+
+
+async def sign_out(user_id: str, installation_id: UUID, writes: Writes) -> None:
+    """Sign an installation of a user out; raises DomainError, ServiceUnavailable."""
 
     async def leave(db: AsyncSession) -> None:
-        await device_tokens.sign_out(db, caller.user_id, installation_id)
+        await device_tokens.sign_out(db, user_id, installation_id)
 
     await writes.run(leave, f"installation/{installation_id}")
-    return Response(status_code=204)

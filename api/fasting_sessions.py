@@ -1,7 +1,7 @@
 """Fasting sessions: start, read, move the goal, end, cancel. Accepted when committed; the dispatch follows."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime
 from uuid import UUID
 
@@ -9,21 +9,23 @@ from fastapi import APIRouter, Response
 from pydantic import AliasPath, BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import AnyCaller, Database, Dispatch, Page, Paged, RowWrites, next_cursor
-from api.fields import Body, Instant, Out, ReminderMinutes
+from api.dependencies import Database, Dispatch, Page, Paged, RowWrites, UserCaller, next_cursor
+from api.fields import Body, Instant, Labels, Out, ReminderMinutes
 from api.http.problem_types import responses
-from api.http.problems import Detail
 from api.row_queue import Writes
-from db import fasting_sessions, outbox, preferences
-from db.engine import Sessions, present_instant
+from db import fasting_sessions, preferences
+from db.engine import Sessions
+from db.outbox import OutboxEntry
 from db.views import standings as reminder_standings
 from db.views.standings import ReminderStanding
 from dispatch.relay import Relay
-from domain.problems import Conflict, NotFound
-from domain.reminders import ReminderState, rescheduled
-from domain.sessions import FastingSession, SessionStatus, already_finished, check_times, finished_status
+from domain.problems import DomainError, NotFound
+from domain.reminders import ReminderState
+from domain.sessions import FastingSession, SessionStatus
+from operations import fasts
+from operations.fasts import Accepted, Change, Finish, Order, Start
 
-router = APIRouter(prefix="/v1/fasting-sessions", tags=["fasting sessions"])
+user_router = APIRouter(prefix="/fasting-sessions", tags=["fasting sessions"])
 
 
 class StartIn(Body):
@@ -32,6 +34,12 @@ class StartIn(Body):
     ends_at: Instant
     started_at: Instant | None = None
     reminder_minutes: ReminderMinutes | None = None
+    labels: Labels | None = None
+
+    def order(self) -> Start:
+        """Give what is asked for."""
+        request = self.model_dump(mode="json", exclude_none=True, include=set(StartIn.model_fields))
+        return Start(self.ends_at, self.started_at, self.reminder_minutes, self.labels, request)
 
 
 class ChangeIn(Body):
@@ -39,6 +47,10 @@ class ChangeIn(Body):
 
     ends_at: Instant | None = None
     reminder_minutes: ReminderMinutes | None = None
+
+    def order(self) -> Change:
+        """Give what is asked for."""
+        return Change(self.ends_at, self.reminder_minutes)
 
 
 class ReminderOut(Out):
@@ -58,10 +70,8 @@ class SessionOut(Out):
     status: SessionStatus
     ended_at: datetime | None
     reminders: list[ReminderOut]
+    labels: dict[str, str] = Field(description="As given at the start.", examples=[{"name": "Assam"}])
     rev: int = Field(description="Increases with each change.")
-
-
-Changed = tuple[SessionOut, outbox.OutboxEntry | None]  # the session, and what to dispatch if it was changed
 
 
 class SessionList(BaseModel):
@@ -71,15 +81,16 @@ class SessionList(BaseModel):
     next_cursor: str | None
 
 
-@router.put(
+@user_router.put(
     "/{session_id}",
     status_code=201,
-    responses=responses("not-found", "session-exists", "too-many-active-fasts") | {200: {"model": SessionOut}},
+    responses=responses("not-found", "session-exists", "too-many-active-fasts", "being-erased")
+    | {200: {"model": SessionOut}},
 )
 async def start_fasting_session(
     session_id: UUID,
     body: StartIn,
-    caller: AnyCaller,
+    caller: UserCaller,
     writes: RowWrites,
     relay: Dispatch,
     response: Response,
@@ -89,34 +100,16 @@ async def start_fasting_session(
     201: accepted. 200: the same fast was accepted before. 409: the id has other content, or the caller has too many
     active fasts. A fast whose end has passed does not count.
     """
-    started_with = body.model_dump(mode="json", exclude_none=True)
-
-    async def store(db: AsyncSession) -> Changed:
-        session = await fasting_sessions.locked(db, session_id)
-        if session is None:
-            session = await _new_session(db, session_id, caller.user_id, body)
-            entry = await fasting_sessions.start(db, session, started_with, most=writes.quotas.active_fasts)
-            if entry is not None:
-                return _shown(session, reminder_standings.of_new(session)), entry
-        session = await _mine(db, session_id, caller.user_id)
-        if not _asks_for(body, session) and started_with != await fasting_sessions.started_with(db, session_id):
-            raise Conflict("session-exists", Detail.SESSION_EXISTS)
-        [answer] = await _out(db, [session])
-        return answer, None
-
-    rows = [_row(session_id), f"fasts-of/{caller.user_id}"]
-    if body.reminder_minutes is None:
-        rows.append(f"preferences/{caller.user_id}")
-    answer, entry = await writes.run(store, *rows)
-    if entry is None:
+    accepted, answer = await _carry_out(
+        Order(caller.user_id, session_id, body.order()), writes, relay, *_rows_of_start(caller.user_id, body)
+    )
+    if not accepted.is_new:
         response.status_code = 200
-    else:
-        relay.dispatch_soon(entry)
     return answer
 
 
-@router.get("", responses=responses())
-async def list_fasting_sessions(caller: AnyCaller, sessions: Database, page: Paged) -> SessionList:
+@user_router.get("", responses=responses())
+async def list_fasting_sessions(caller: UserCaller, sessions: Database, page: Paged) -> SessionList:
     """List the caller's fasting sessions."""
     return await list_of(caller.user_id, sessions, page)
 
@@ -138,8 +131,8 @@ async def page_of(db: AsyncSession, user_id: str, page: Page) -> SessionList:
     )
 
 
-@router.get("/{session_id}", responses=responses("not-found"))
-async def read_fasting_session(session_id: UUID, caller: AnyCaller, sessions: Database) -> SessionOut:
+@user_router.get("/{session_id}", responses=responses("not-found"))
+async def read_fasting_session(session_id: UUID, caller: UserCaller, sessions: Database) -> SessionOut:
     """Read a fasting session."""
     async with sessions() as db:
         session = await fasting_sessions.read(db, session_id)
@@ -148,107 +141,56 @@ async def read_fasting_session(session_id: UUID, caller: AnyCaller, sessions: Da
         return (await _out(db, [session]))[0]
 
 
-@router.patch("/{session_id}", responses=responses("not-found", "session-finished", "too-many-active-fasts"))
+@user_router.patch(
+    "/{session_id}", responses=responses("not-found", "session-finished", "too-many-active-fasts", "being-erased")
+)
 async def change_fasting_session(
-    session_id: UUID, body: ChangeIn, caller: AnyCaller, writes: RowWrites, relay: Dispatch
+    session_id: UUID, body: ChangeIn, caller: UserCaller, writes: RowWrites, relay: Dispatch
 ) -> SessionOut:
     """Move the goal, change the reminders, or both."""
-
-    async def store(db: AsyncSession) -> Changed:
-        session = await _mine(db, session_id, caller.user_id)
-        if session.status is not SessionStatus.ACTIVE:
-            raise already_finished(session)
-        now = await present_instant(db)
-        changed = replace(session, ends_at=body.ends_at or session.ends_at)
-        if body.reminder_minutes not in {None, session.reminder_minutes}:
-            changed = replace(changed, reminder_minutes=body.reminder_minutes, follows_preferences=False)
-        entry = None
-        if changed != session:
-            if body.ends_at is not None:
-                check_times(changed.started_at, changed.ends_at, now)
-            if session.ends_at <= now < changed.ends_at:  # it counts as active again
-                await fasting_sessions.check_room(db, caller.user_id, writes.quotas.active_fasts)
-            changed = replace(rescheduled(session, changed, now), rev=session.rev + 1)
-            entry = await fasting_sessions.change(db, changed, now)
-        [answer] = await _out(db, [changed])
-        return answer, entry
-
-    return _dispatched(relay, await writes.run(store, _row(session_id)))
+    return (await _carry_out(Order(caller.user_id, session_id, body.order()), writes, relay))[1]
 
 
-@router.post("/{session_id}/end", responses=responses("not-found", "session-finished"))
-async def end_fasting_session(session_id: UUID, caller: AnyCaller, writes: RowWrites, relay: Dispatch) -> SessionOut:
+@user_router.post("/{session_id}/end", responses=responses("not-found", "session-finished", "being-erased"))
+async def end_fasting_session(session_id: UUID, caller: UserCaller, writes: RowWrites, relay: Dispatch) -> SessionOut:
     """End a fast. It is completed, or broken if its goal is still ahead. Repeats are harmless."""
     return await _finish(session_id, caller.user_id, SessionStatus.COMPLETED, writes, relay)
 
 
-@router.post("/{session_id}/cancel", responses=responses("not-found", "session-finished"))
-async def cancel_fasting_session(session_id: UUID, caller: AnyCaller, writes: RowWrites, relay: Dispatch) -> SessionOut:
+@user_router.post("/{session_id}/cancel", responses=responses("not-found", "session-finished", "being-erased"))
+async def cancel_fasting_session(
+    session_id: UUID, caller: UserCaller, writes: RowWrites, relay: Dispatch
+) -> SessionOut:
     """Cancel a fast. Repeats are harmless."""
     return await _finish(session_id, caller.user_id, SessionStatus.CANCELLED, writes, relay)
 
 
 async def _finish(session_id: UUID, user_id: str, wanted: SessionStatus, writes: Writes, relay: Relay) -> SessionOut:
-    async def store(db: AsyncSession) -> Changed:
-        session = await _mine(db, session_id, user_id)
-        now = await present_instant(db)
-        status = finished_status(session, wanted, now)
-        entry = None
-        if status is not None:
-            session = replace(session, status=status, ended_at=now, rev=session.rev + 1)
-            entry = await fasting_sessions.change(db, session, now)
-        [answer] = await _out(db, [session])
-        return answer, entry
-
-    return _dispatched(relay, await writes.run(store, _row(session_id)))
+    return (await _carry_out(Order(user_id, session_id, Finish(wanted)), writes, relay))[1]
 
 
-def _dispatched(relay: Relay, changed: Changed) -> SessionOut:
-    answer, entry = changed
-    if entry is not None:
+async def _carry_out(order: Order, writes: Writes, relay: Relay, *rows: str) -> tuple[Accepted, SessionOut]:
+    """Carry out one order, alone; `rows` are locked besides the session. Raises DomainError."""
+
+    async def store(db: AsyncSession) -> tuple[Accepted, SessionOut, list[OutboxEntry]]:
+        carried = await fasts.carry_out(db, [order], writes.quotas.active_fasts)
+        [accepted] = carried.answers
+        if isinstance(accepted, DomainError):
+            raise accepted
+        if accepted.is_new:
+            return accepted, _shown(accepted.session, reminder_standings.of_new(accepted.session)), carried.entries
+        [answer] = await _out(db, [accepted.session])
+        return accepted, answer, carried.entries
+
+    accepted, answer, entries = await writes.run(store, f"fasting-session/{order.session_id}", *rows)
+    for entry in entries:
         relay.dispatch_soon(entry)
-    return answer
+    return accepted, answer
 
 
-def _row(session_id: UUID) -> str:
-    return f"fasting-session/{session_id}"
-
-
-async def _new_session(db: AsyncSession, session_id: UUID, user_id: str, body: StartIn) -> FastingSession:
-    now = await present_instant(db)
-    started_at = body.started_at or now
-    check_times(started_at, body.ends_at, now)
-    minutes = body.reminder_minutes
-    if minutes is None:
-        minutes = (await preferences.held(db, user_id)).reminder_minutes
-    return FastingSession(
-        session_id=session_id,
-        user_id=user_id,
-        started_at=started_at,
-        ends_at=body.ends_at,
-        status=SessionStatus.ACTIVE,
-        ended_at=None,
-        reminder_minutes=minutes,
-        scheduled_at=now,
-        rev=1,
-        follows_preferences=body.reminder_minutes is None,
-    )
-
-
-async def _mine(db: AsyncSession, session_id: UUID, user_id: str) -> FastingSession:
-    session = await fasting_sessions.locked(db, session_id)
-    if session is None or session.user_id != user_id:
-        raise NotFound("fasting session")
-    return session
-
-
-def _asks_for(body: StartIn, session: FastingSession) -> bool:
-    """Tell whether a start request matches the session as it is now."""
-    return (
-        body.ends_at == session.ends_at
-        and body.started_at in {None, session.started_at}
-        and body.reminder_minutes in {None, session.reminder_minutes}
-    )
+def _rows_of_start(user_id: str, body: StartIn) -> list[str]:
+    rows = [fasting_sessions.fasts_of(user_id)]
+    return rows if body.reminder_minutes is not None else [*rows, preferences.lock_of(user_id)]
 
 
 async def _out(db: AsyncSession, sessions: Sequence[FastingSession]) -> list[SessionOut]:

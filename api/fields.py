@@ -1,6 +1,7 @@
 """Bodies, answers and field types that several resources share. Each error says what to send instead."""
 
 import re
+import unicodedata
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -8,8 +9,9 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 
 from api.http.auth import LONGEST_USER_ID
 from domain import preferences as time_zones
-from domain.sessions import MAX_REMINDER_MINUTES, MAX_REMINDERS
+from domain.sessions import LABEL_NAME, LONGEST_LABEL, MAX_LABELS, MAX_REMINDER_MINUTES, MAX_REMINDERS
 
+_CONTROLS = {"Cc", "Cs", "Zl", "Zp"}  # Unicode's categories
 _DATE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]", re.ASCII)
 
 
@@ -53,6 +55,12 @@ def _time_zone(value: str) -> str:
     return known
 
 
+def _one_line(value: str) -> str:
+    if any(unicodedata.category(each) in _CONTROLS for each in value):
+        raise ValueError("must be one line of text, without control characters")
+    return value
+
+
 def _distinct(value: tuple[int, ...]) -> tuple[int, ...]:
     if len(set(value)) != len(value):
         raise ValueError("must not contain the same number of minutes twice")
@@ -72,4 +80,15 @@ ReminderMinutes = Annotated[
     tuple[Annotated[int, Field(strict=True, ge=0, le=MAX_REMINDER_MINUTES)], ...],
     Field(max_length=MAX_REMINDERS, description="Minutes before the end, each at most once."),
     AfterValidator(_distinct),
+]
+Labels = Annotated[
+    dict[
+        Annotated[str, Field(pattern=f"^{LABEL_NAME.pattern}$")],
+        Annotated[str, Field(max_length=LONGEST_LABEL), AfterValidator(_one_line)],
+    ],
+    Field(
+        max_length=MAX_LABELS,
+        description="Short texts by name. The texts of the app's presentation file may use them as `{label.NAME}`.",
+        examples=[{"name": "Assam"}],
+    ),
 ]

@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import AnyCaller, RowWrites
+from api.dependencies import RowWrites, UserCaller
 from api.fields import Body
 from api.http.problem_types import responses
 from api.preference_page.session import Page, PageServices
@@ -16,7 +16,7 @@ from db import preference_links
 from db.preference_links import LinkFor, MadeLink
 from telemetry import metrics
 
-router = APIRouter(prefix="/v1/preference-links", tags=["preferences"])
+user_router = APIRouter(prefix="/preference-links", tags=["preferences"])
 
 
 class LinkIn(Body):
@@ -39,9 +39,9 @@ class LinkOut(BaseModel):
     expires_at: datetime
 
 
-@router.post("", status_code=201, responses=responses())
+@user_router.post("", status_code=201, responses=responses("being-erased"))
 async def make_preference_link(
-    caller: AnyCaller, writes: RowWrites, services: Page, body: LinkIn | None = None
+    caller: UserCaller, writes: RowWrites, services: Page, body: LinkIn | None = None
 ) -> LinkOut:
     """Create a link to the caller's preference page, for a browser that has no bearer token.
 

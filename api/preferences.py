@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Response
 from pydantic import BeforeValidator, Field, StrictBool
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import AnyCaller, Database, Dispatch, RowWrites
+from api.dependencies import Database, Dispatch, RowWrites, UserCaller
 from api.fields import Body, Out, ReminderMinutes, TimeZone
 from api.http.problem_types import responses
 from api.http.problems import Detail
@@ -21,7 +21,7 @@ from domain.preferences import Preferences, Preview, QuietHours, QuietMode
 from domain.problems import InvalidField
 from domain.sessions import DEFAULT_REMINDER_MINUTES
 
-router = APIRouter(prefix="/v1/notification-preferences", tags=["preferences"])
+user_router = APIRouter(prefix="/notification-preferences", tags=["preferences"])
 _ENTITY_TAG = re.compile(r'(W/)?"([^"]*)"')
 _PARTS = ("starts", "ends", "time_zone")
 ClockTime = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", examples=["22:00"])]
@@ -119,17 +119,17 @@ class PreferencesOut(Out):
     rev: int = Field(description="0 until preferences are first stored; increases with each change. Also the `ETag`.")
 
 
-@router.get("", responses=responses())
-async def read_preferences(caller: AnyCaller, sessions: Database, response: Response) -> PreferencesOut:
+@user_router.get("", responses=responses())
+async def read_preferences(caller: UserCaller, sessions: Database, response: Response) -> PreferencesOut:
     """Read the caller's preferences."""
     async with sessions() as db:
         return _answer(await preferences.of_user(db, caller.user_id), response)
 
 
-@router.put("", responses=responses("preferences-changed"))
+@user_router.put("", responses=responses("preferences-changed", "being-erased"))
 async def replace_preferences(
     body: PreferencesBody,
-    caller: AnyCaller,
+    caller: UserCaller,
     writes: RowWrites,
     relay: Dispatch,
     response: Response,
@@ -150,10 +150,10 @@ async def replace_preferences(
     return _answer(await _update(caller.user_id, change, if_match, writes, relay), response)
 
 
-@router.patch("", responses=responses("preferences-changed"))
+@user_router.patch("", responses=responses("preferences-changed", "being-erased"))
 async def change_preferences(
     body: PreferencesPatch,
-    caller: AnyCaller,
+    caller: UserCaller,
     writes: RowWrites,
     relay: Dispatch,
     response: Response,

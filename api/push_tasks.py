@@ -5,16 +5,16 @@ from uuid import UUID
 from fastapi import APIRouter, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import AnyCaller, RowWrites
+from api.dependencies import RowWrites, UserCaller
 from api.http.problem_types import responses
 from db import push_tasks
 from domain.problems import NotFound
 
-router = APIRouter(prefix="/v1/push-tasks", tags=["push tasks"])
+user_router = APIRouter(prefix="/push-tasks", tags=["push tasks"])
 
 
-@router.post("/{task_id}/opened", status_code=204, responses=responses("not-found"))
-async def mark_push_opened(task_id: UUID, caller: AnyCaller, writes: RowWrites) -> Response:
+@user_router.post("/{task_id}/opened", status_code=204, responses=responses("not-found", "being-erased"))
+async def mark_push_opened(task_id: UUID, caller: UserCaller, writes: RowWrites) -> Response:
     """Record that the user tapped the notification. The first time counts."""
 
     async def note(db: AsyncSession) -> bool:

@@ -12,8 +12,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.http.problems import Detail, ServiceUnavailable
-from db.engine import Sessions, is_contended
-from domain.problems import Quotas
+from db.engine import Sessions, is_contended, is_of_erased
+from domain.problems import Quotas, being_erased
 
 LOCK_TIMEOUT = 0.25  # seconds that a connection waits for a lock of another process
 PATIENCE = 3.0  # seconds that a request waits for all its rows
@@ -46,6 +46,8 @@ class Writes:
     async def run(self, write: Callable[[AsyncSession], Awaitable[T]], *rows: str) -> T:
         """Run a transaction when it has its turn at all these rows; raises ServiceUnavailable after `PATIENCE`.
 
+        Raises Conflict if it writes something of a person who is being erased.
+
         If another process holds one of them, the connection is given back and `write` is called again later. So `write`
         must change nothing but the database.
         """
@@ -58,12 +60,20 @@ class Writes:
                     async with self._place(rows[0].partition("/")[0], until), self._sessions.begin() as db:
                         return await write(db)
                 except DBAPIError as error:
+                    if is_of_erased(error):
+                        raise being_erased() from None
                     if not is_contended(error):
                         raise
                     pause = random.uniform(*_PAUSE)  # noqa: S311
                     if asyncio.get_running_loop().time() + pause > until:
                         raise _too_many() from error
                 await asyncio.sleep(pause)
+
+    async def at_once(self, kind: str, write: Callable[[AsyncSession], Awaitable[T]]) -> T:
+        """Run a transaction that waits for no row, once there is a connection for its kind."""
+        until = asyncio.get_running_loop().time() + PATIENCE
+        async with self._place(kind, until), self._sessions.begin() as db:
+            return await write(db)
 
     @asynccontextmanager
     async def _turn(self, row: str, until: float) -> AsyncIterator[None]:

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated
@@ -15,17 +15,18 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from api.dependencies import AnyCaller, RowWrites, Streams
+from api.dependencies import AllServices, UserCaller
 from api.http.connection import ConnectionState
 from api.http.problem_types import responses
 from api.streams.open_streams import OpenStreams, Stream
-from api.sync import MAX_SEQ, ItemOut, arrive, item_out
+from api.sync import MAX_SEQ, Arrived, ItemOut, arrive, item_out
 from db import presences
-from db.log import LogExtent
+from domain.messages import LogItem
 
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", "Connection": "close"}
 HEARTBEAT = b":\n\n"
 _FAREWELL = 2.0  # seconds that a client has to read the rest after its stream ended
+Show = Callable[[LogItem], ItemOut | None]
 log = structlog.get_logger()
 
 
@@ -34,8 +35,10 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, stream: Stream, streams: OpenStreams, *, connection: ConnectionState, lasts: float) -> None:
-        self._events = _events(stream, streams)
+    def __init__(
+        self, stream: Stream, streams: OpenStreams, show: Show, *, connection: ConnectionState, lasts: float
+    ) -> None:
+        self._events = _events(stream, streams, show)
         super().__init__(self._events, headers=HEADERS)
         self._stream = stream
         self._streams = streams
@@ -85,7 +88,7 @@ class _SlowReaderError(Exception):
     """The client read nothing for `OpenStreamLimits.patience` seconds."""
 
 
-async def _events(stream: Stream, streams: OpenStreams) -> AsyncGenerator[bytes]:
+async def _events(stream: Stream, streams: OpenStreams, show: Show) -> AsyncGenerator[bytes]:
     yield f": hello\nretry: {random.randint(1000, 4000)}\n\n".encode()  # noqa: S311 -- clients do not reconnect all at once
     while True:
         page = asyncio.create_task(streams.next_page(stream))
@@ -98,7 +101,7 @@ async def _events(stream: Stream, streams: OpenStreams) -> AsyncGenerator[bytes]
             if item.seq != stream.seq + 1:  # retention was faster; after reconnecting the client gets 410
                 return
             stream.seq = item.seq
-            shown = item_out(item)
+            shown = show(item)
             if shown is not None:  # items of a newer release are left out, as in sync
                 yield _event(shown)
 
@@ -134,15 +137,14 @@ def cursor_at(
     "",
     status_code=200,
     response_class=EventStream,
-    responses=responses("not-found", "installation-inactive", "cursor-too-old")
+    responses=responses("act-for-a-user", "not-found", "installation-inactive", "being-erased", "cursor-too-old")
     | {200: {"description": "Events, until the stream ends."}},
 )
 async def stream_log(
     request: Request,
     installation_id: UUID,
-    caller: AnyCaller,
-    writes: RowWrites,
-    streams: Streams,
+    caller: UserCaller,
+    services: AllServices,
     cursor: Annotated[Cursor, Depends(cursor_at)],
 ) -> EventStream:
     """Follow the caller's log after a cursor, as server-sent events.
@@ -154,17 +156,23 @@ async def stream_log(
     expires, after a day, when the client does not read, and whenever the service needs to end it. Reconnect with
     `Last-Event-ID`, and nothing is lost.
     """
+    streams = services.streams
     streams.check_room()
     stream_id = uuid4()
 
-    async def open_here(db: AsyncSession) -> LogExtent:
-        _, extent = await arrive(db, caller.user_id, installation_id, cursor.seq, cursor.field)
+    async def open_here(db: AsyncSession) -> Arrived:
+        arrived = await arrive(db, caller.user_id, installation_id, cursor.seq, cursor.field)
         await presences.appear(db, stream_id, caller.user_id, installation_id, lives=streams.limits.presence_lifetime)
-        return extent
+        return arrived
 
-    extent = await writes.run(open_here, f"position/{caller.user_id}/{installation_id}")
+    arrived = await services.writes.run(open_here, f"position/{caller.user_id}/{installation_id}")
     request.state.permit.release()  # a stream lasts, and does no work
     connection: ConnectionState = request.state.connection
-    opened = Stream(stream_id, caller.user_id, installation_id, max(cursor.seq, extent.horizon), connection.over)
+    begins_at = max(cursor.seq, arrived.extent.horizon)
+    opened = Stream(stream_id, caller.user_id, installation_id, begins_at, connection.over)
     lasts = min(caller.expires_at.timestamp() - time.time(), streams.limits.max_duration)
-    return EventStream(opened, streams, connection=connection, lasts=lasts)
+
+    def show(item: LogItem) -> ItemOut | None:
+        return item_out(item, services.presentations.of(arrived.app_id))
+
+    return EventStream(opened, streams, show, connection=connection, lasts=lasts)

@@ -1,5 +1,6 @@
 """Sync: the caller's log after a cursor. The backend is the source of truth; a push only asks the app to read it."""
 
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID
@@ -8,7 +9,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import LARGEST_PAGE, AnyCaller, Database, RowWrites
+from api.dependencies import LARGEST_PAGE, AllServices, UserCaller
 from api.fields import Out
 from api.http.problem_types import responses
 from api.http.problems import Detail
@@ -18,9 +19,10 @@ from db.messages import PageSize
 from domain.devices import InstallationStanding, check_may_sync
 from domain.kinds import Kind
 from domain.messages import LogItem
+from domain.presentation import Presentation
 from domain.problems import CursorTooOld, InvalidField
 
-router = APIRouter(prefix="/v1/sync", tags=["messages"])
+user_router = APIRouter(prefix="/sync", tags=["messages"])
 MAX_SEQ = 2**63 - 1
 
 
@@ -32,7 +34,7 @@ class ItemOut(Out):
     id: UUID = Field(validation_alias="message_id")
     conversation_id: UUID = Field(description="For a reminder: the id of its fasting session.")
     created_at: datetime
-    url: str = Field(description="Deep link.")
+    url: str = Field(description="Deep link, by the link template of the app that asks.")
     number: int | None = Field(description="For a message: its position in the conversation.")
     sender_id: str | None
     body: str | None
@@ -48,12 +50,11 @@ class SyncOut(BaseModel):
     refresh_required: bool = Field(description="The app should get its token from the system and register again.")
 
 
-@router.get("", responses=responses("not-found", "installation-inactive", "cursor-too-old"))
+@user_router.get("", responses=responses("not-found", "installation-inactive", "being-erased", "cursor-too-old"))
 async def sync_log(
     installation_id: UUID,
-    caller: AnyCaller,
-    sessions: Database,
-    writes: RowWrites,
+    caller: UserCaller,
+    services: AllServices,
     after: Annotated[
         int, Query(ge=0, le=MAX_SEQ, description="0: from the start. Acknowledges the items up to it.")
     ] = 0,
@@ -65,27 +66,34 @@ async def sync_log(
     """
     size = PageSize(limit, LARGEST_PAGE)
 
-    async def read(db: AsyncSession) -> tuple[log.LogPage, InstallationStanding, log.LogExtent]:
+    async def read(db: AsyncSession) -> tuple[log.LogPage, Arrived]:
         page = await log.page_after(db, caller.user_id, after, size)  # before the extent: a purge is noticed
-        standing, extent = await arrive(db, caller.user_id, installation_id, after, "after")
-        return page, standing, extent
+        return page, await arrive(db, caller.user_id, installation_id, after, "after")
 
     if after:
-        page, standing, extent = await writes.run(read, f"position/{caller.user_id}/{installation_id}")
+        page, arrived = await services.writes.run(read, f"position/{caller.user_id}/{installation_id}")
     else:
-        async with sessions() as db:
-            page, standing, extent = await read(db)
+        async with services.sessions() as db:
+            page, arrived = await read(db)
+    presentation = services.presentations.of(arrived.app_id)
     return SyncOut(
-        items=[out for item in page.items if (out := item_out(item)) is not None],
-        next_cursor=page.items[-1].seq if page.items else max(after, extent.horizon),
+        items=[out for item in page.items if (out := item_out(item, presentation)) is not None],
+        next_cursor=page.items[-1].seq if page.items else max(after, arrived.extent.horizon),
         has_more=page.has_more,
-        refresh_required=standing is InstallationStanding.INVALIDATED,
+        refresh_required=arrived.standing is InstallationStanding.INVALIDATED,
     )
 
 
-async def arrive(
-    db: AsyncSession, user_id: str, installation_id: UUID, after: int, field: str
-) -> tuple[InstallationStanding, log.LogExtent]:
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """An installation that continues after its cursor."""
+
+    standing: InstallationStanding
+    extent: log.LogExtent
+    app_id: str | None
+
+
+async def arrive(db: AsyncSession, user_id: str, installation_id: UUID, after: int, field: str) -> Arrived:
     """Check that an installation may continue after a cursor, and store the cursor as acknowledged.
 
     Raises NotFound, Conflict, CursorTooOld, and InvalidField for the field that the cursor came in.
@@ -98,9 +106,11 @@ async def arrive(
     if 0 < after < extent.horizon:
         raise CursorTooOld(extent.horizon)
     await log.acknowledge(db, user_id, installation_id, after)
-    return standing, extent
+    return Arrived(standing, extent, await installations.app_of(db, user_id, installation_id))
 
 
-def item_out(item: LogItem) -> ItemOut | None:
-    """Show an item of a log; None for an item of a newer release."""
-    return None if item.kind is None else ItemOut.model_validate(item)
+def item_out(item: LogItem, presentation: Presentation) -> ItemOut | None:
+    """Show an item of a log to an app; None for an item of a newer release."""
+    if item.kind is None:
+        return None
+    return ItemOut.model_validate(replace(item, url=presentation.url(item.kind, item.conversation_id)))

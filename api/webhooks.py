@@ -99,7 +99,7 @@ class TestEventOut(BaseModel):
     delivery_id: UUID = Field(description="See the deliveries for its result.")
 
 
-class RedriveIn(Body):
+class RedeliveryIn(Body):
     """Which dead deliveries to send again."""
 
     delivery_ids: Annotated[list[UUID] | None, Field(max_length=MAX_REDRIVEN, description="Null: all.")] = None
@@ -198,7 +198,7 @@ async def rotate_webhook_secret(
 
 
 @router.get("/{webhook_id}/deliveries", responses=responses("not-allowed", "not-found"))
-async def list_webhook_deliveries(webhook_id: UUID, page: Paged, _: ServiceCaller, sessions: Database) -> DeliveryList:
+async def list_webhook_deliveries(webhook_id: UUID, _: ServiceCaller, page: Paged, sessions: Database) -> DeliveryList:
     """List a webhook's deliveries, the latest first."""
     async with sessions() as db:
         if not await webhooks.shown(db, webhook_id):
@@ -211,7 +211,7 @@ async def list_webhook_deliveries(webhook_id: UUID, page: Paged, _: ServiceCalle
 
 @router.post("/{webhook_id}/redrive", responses=responses("not-allowed", "not-found", "webhook-disabled"))
 async def redrive_webhook_deliveries(
-    webhook_id: UUID, body: RedriveIn, _: ServiceCaller, writes: RowWrites, relay: Dispatch
+    webhook_id: UUID, body: RedeliveryIn, _: ServiceCaller, writes: RowWrites, relay: Dispatch
 ) -> RedriveOut:
     """Send dead deliveries again, the oldest first; each is tried for another day."""
 

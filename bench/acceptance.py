@@ -1,8 +1,9 @@
-"""`python -m bench.acceptance`: how long acceptance of a message takes, with all parts up and with half of them killed.
+"""`python -m bench.acceptance`: how fast fasts are accepted in batches, and messages while parts are killed.
 
-One run: messages are posted at a steady pace, first with everything running, then after the Temporal server and the
-provider simulator were killed. The status is 1 where a message was refused, or the p99 of the second half is above the
-goal.
+A service starts fasts in batches through one API process, as an import does. Two people start a fast of their own, one
+as that begins and one as it ends, each with a reminder due in a minute. Then, with everything started anew, messages
+are posted at a steady pace, first with everything running, then after the Temporal server and the provider simulator
+were killed. The status is 1 where something was refused, or a goal was missed.
 """
 
 import argparse
@@ -12,12 +13,13 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import httpx
 
-from bench.load import Calls, Person, people, sign_in
+from bench.arrivals import read_all, wait_for
+from bench.load import Calls, Person, people, sign_in, start_fasts
 from bench.percentiles import percentile
 from bench.progress import phase
 from bench.report import machine
@@ -28,6 +30,12 @@ GOAL = 1.5  # p99 with half of the parts killed, divided by p99 with all up
 _PER_SECOND = 25  # messages; well below what the machine can do, so that it measures waiting, not queueing
 _MEMBERS = 10
 _WARM_UP = 50  # messages
+STARTS_GOAL = 1000  # fasts a second
+LATENESS_GOAL = 2.0  # seconds, of the reminders of others
+_BATCH = 500  # fasts, the most that a request may have
+_IN_FLIGHT = 2  # batches
+_DUE_IN = 60.0  # seconds
+_PATIENCE = 60.0  # seconds that a late reminder is waited for
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +57,36 @@ class Acceptance:
         return not self.refused and self.ratio <= GOAL
 
 
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """How a service's fasts were accepted, and how late others' reminders were meanwhile."""
+
+    fasts: int
+    batches: Calls
+    lateness: tuple[float | None, ...]  # seconds; None: it never came
+    waiting: int  # rows of the outbox that were left then
+
+    @property
+    def rate(self) -> float:
+        """Give fasts per second."""
+        return self.fasts / self.batches.took
+
+    @property
+    def reached(self) -> bool:
+        """Tell whether they were accepted fast enough, and held up nobody."""
+        on_time = all(each is not None and each <= LATENESS_GOAL for each in self.lateness)
+        return self.rate >= STARTS_GOAL and on_time
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; the status is 1 if a message was not accepted, or the goal is missed."""
     parser = argparse.ArgumentParser(prog="python -m bench.acceptance", description=__doc__)
     parser.add_argument("--messages", type=int, default=500, metavar="N", help="in each half of the run (500)")
+    parser.add_argument("--fasts", type=int, default=5000, metavar="N", help="that a service starts in batches (5000)")
     options = parser.parse_args(arguments)
     try:
+        imported = asyncio.run(measure_import(options.fasts))
+        _report(imported)
         acceptance = asyncio.run(measure(options.messages))
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
@@ -66,7 +98,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     goal = "reached" if acceptance.ratio <= GOAL else "missed"
     print(f"\np99 down / up: {acceptance.ratio:.2f} (goal: at most {GOAL}: {goal})")
     print(f"not accepted: {acceptance.refused}")
-    return 0 if acceptance.reached else 1
+    return 0 if acceptance.reached and imported.reached else 1
+
+
+def _report(imported: Imported) -> None:
+    slowest = 1000 * percentile(imported.batches.each, 0.99)
+    goal = "reached" if imported.rate >= STARTS_GOAL else "missed"
+    print(f"{imported.fasts} fasts in batches of {_BATCH}, {_IN_FLIGHT} in flight; {machine()}\n")
+    print(f"accepted: {imported.rate:.0f} fasts a second (goal: at least {STARTS_GOAL}: {goal})")
+    print(f"a batch took {1000 * percentile(imported.batches.each, 0.5):.0f} ms, p99 {slowest:.0f} ms")
+    told = ["never came" if each is None else f"{each:.2f} s late" for each in imported.lateness]
+    print(f"reminders of others, due a minute after the import began and ended: {', '.join(told)}")
+    print(f"fasts that Temporal was not told of yet: {imported.waiting}\n")
+
+
+async def measure_import(count: int) -> Imported:
+    """Start so many fasts, on a stack of its own."""
+    async with running(arm_window=60.0) as stack:
+        others = people(stack, 2)
+        with phase("sign in", len(others)) as progress:
+            await sign_in(stack, others, progress)
+        return await _import(stack, others, count)
 
 
 async def measure(count: int) -> Acceptance:
@@ -84,12 +136,68 @@ async def measure(count: int) -> Acceptance:
         return Acceptance(up, down, 2 * count - len(up.each) - len(down.each))
 
 
+async def _import(stack: Stack, others: Sequence[Person], count: int) -> Imported:
+    """Start fasts in batches, and others' fasts as that begins and ends; waits for the reminders of those."""
+    due_at = []
+    for which, person in enumerate(others):
+        due_at.append(datetime.now(UTC) + timedelta(seconds=_DUE_IN))
+        with phase("start another's fast", 1) as progress:
+            await start_fasts(stack, [person], due_at[-1], progress)
+        if which == 0:
+            batches = await _send_batches(stack, count)
+    with phase("reminders of others", len(others)) as progress:
+        await wait_for(stack.simulator_url, len(others), due_at[-1].timestamp() + _PATIENCE, progress)
+    came = (await read_all(stack.simulator_url, others)).received
+    waiting = await stack.ask_database("SELECT count(*) FROM outbox")
+    lateness = [
+        came[person.provider][0] - due.timestamp() if came[person.provider] else None
+        for person, due in zip(others, due_at, strict=True)
+    ]
+    return Imported(count, batches, tuple(lateness), waiting)
+
+
+async def _send_batches(stack: Stack, count: int) -> Calls:
+    each: list[float] = []
+    ends_at = (datetime.now(UTC) + timedelta(hours=16)).isoformat()
+    sizes = iter([_BATCH] * (count // _BATCH) + [count % _BATCH] * (count % _BATCH > 0))
+
+    def items(size: int) -> list[dict[str, object]]:
+        common = {"op": "start", "ends_at": ends_at, "reminder_minutes": [30]}
+        return [common | {"user_id": f"imported-{uuid4()}", "session_id": str(uuid4())} for _ in range(size)]
+
+    with phase("fasts in batches", count) as progress:
+        async with httpx.AsyncClient(base_url=stack.api_url, timeout=60, trust_env=False) as http:
+
+            async def send() -> None:
+                for size in sizes:
+                    body = {"items": items(size)}
+                    began = time.perf_counter()
+                    answer = await http.post("/v1/fasting-sessions/batch", json=body, headers=_service(stack))
+                    each.append(time.perf_counter() - began)
+                    refused = sum(
+                        item["status"] != httpx.codes.CREATED for item in answer.raise_for_status().json()["items"]
+                    )
+                    if refused:
+                        progress.tell(f"{refused} items were refused")
+                    progress.show(len(each) * _BATCH)
+
+            began = time.perf_counter()
+            async with asyncio.TaskGroup() as group:
+                for _ in range(_IN_FLIGHT):
+                    group.create_task(send())
+    return Calls(time.perf_counter() - began, tuple(sorted(each)))
+
+
+def _service(stack: Stack) -> dict[str, str]:
+    bearer = bearer_token(stack.auth, "backend", ("service",), timedelta(hours=1))
+    return {"Authorization": f"Bearer {bearer}"}
+
+
 async def _talk(stack: Stack) -> UUID:
     conversation_id = uuid4()
-    bearer = bearer_token(stack.auth, "backend", ("service",), timedelta(hours=1))
     body = {"member_ids": [f"user-{number}" for number in range(_MEMBERS)]}
     async with httpx.AsyncClient(base_url=stack.api_url, trust_env=False) as http:
-        headers = {"Authorization": f"Bearer {bearer}"}
+        headers = _service(stack)
         (await http.put(f"/v1/conversations/{conversation_id}", json=body, headers=headers)).raise_for_status()
     return conversation_id
 

@@ -15,6 +15,7 @@ from uuid import uuid4
 import psutil
 
 from domain.kinds import Kind
+from domain.presentation import Look
 from domain.push import Push
 
 _PUSHES = 5000  # pushes made beforehand, sent in turn
@@ -165,4 +166,5 @@ def _push(token: str) -> Push:
         collapse_key=f"fast-{uuid4()}",
         thread_id=str(uuid4()),
         expires_at=datetime.now(UTC) + timedelta(hours=1),
+        look=Look(channel="reminders"),
     )

@@ -4,6 +4,7 @@ import asyncio
 import getpass
 import os
 import shlex
+import unicodedata
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
@@ -19,6 +20,7 @@ from db.engine import UNREACHABLE, ReadOnly, Sessions, make_engine, make_session
 from db.migrate import migrate
 from settings.environment import ConfigError, service_settings
 
+_INVISIBLE = "\u200c\u200d\u200e\u200f"  # part of words, emoji and right-to-left texts; they steer no terminal
 ROOT = Path(__file__).parent.parent
 
 
@@ -128,9 +130,9 @@ def actor() -> str:
         return f"cli:{os.getuid()}"
 
 
-def print_json(found: object) -> None:
+def print_json(value: object) -> None:
     """Print as JSON, with the API's field names."""
-    print(TypeAdapter(type(found)).dump_json(found, indent=2).decode())
+    print(TypeAdapter(type(value)).dump_json(value, indent=2).decode())
 
 
 def print_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -147,4 +149,10 @@ def cell(value: object) -> str:
         return "-"
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}Z"
-    return "".join(each if each.isprintable() else "?" for each in str(value))
+    return "".join(_shown(each) for each in str(value))
+
+
+def _shown(character: str) -> str:
+    if character.isprintable() or character in _INVISIBLE:
+        return character
+    return " " if unicodedata.category(character) == "Zs" else "?"

@@ -51,23 +51,23 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def _list(arguments: argparse.Namespace) -> int:
     wanted = _wanted(arguments)
     check_filter(wanted)
-    found = read(lambda db: dead_tasks.matching(db, wanted, None, arguments.limit))
+    tasks = read(lambda db: dead_tasks.matching(db, wanted, None, arguments.limit))
     if arguments.json:
-        print_json(found)
+        print_json(tasks)
     else:
         titles = ("TASK", "DUE", "STATE", "ROUTE", "TRIES", "REASON", "USER", "REDRIVE")
-        print_table(titles, [_line(task) for task in found])
+        print_table(titles, [_line(task) for task in tasks])
     return 0
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    found = read(lambda db: dead_tasks.whole(db, arguments.task))
-    if found is None:
+    task = read(lambda db: dead_tasks.whole(db, arguments.task))
+    if task is None:
         raise NotFound("push task")
     if arguments.json:
-        print_json(found)
+        print_json(task)
     else:
-        _print(found)
+        _print(task)
     return 0
 
 
@@ -94,15 +94,15 @@ def _redrive(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _print(found: WholeTask) -> None:
-    for field in fields(found.task):
-        print(f"{field.name.replace('_', ' ') + ':':17} {cell(getattr(found.task, field.name))}")
+def _print(task: WholeTask) -> None:
+    for field in fields(task.task):
+        print(f"{field.name.replace('_', ' ') + ':':17} {cell(getattr(task.task, field.name))}")
     print()
-    attempts = [(a.number, a.started_at, a.outcome, a.reason, a.latency_ms, a.provider_id) for a in found.attempts]
+    attempts = [(a.number, a.started_at, a.outcome, a.reason, a.latency_ms, a.provider_id) for a in task.attempts]
     print_table(("ATTEMPT", "STARTED", "OUTCOME", "REASON", "MS", "PROVIDER ID"), attempts)
-    if found.actions:
+    if task.actions:
         print()
-        print_table(("AT", "WHO", "DID"), [(action.at, action.actor, action.action) for action in found.actions])
+        print_table(("AT", "WHO", "DID"), [(action.at, action.actor, action.action) for action in task.actions])
 
 
 def _line(task: ShownTask) -> tuple[object, ...]:

@@ -31,32 +31,32 @@ def _send(arguments: argparse.Namespace) -> int:
 
     async def ask(sessions: Sessions) -> ShownTestPush:
         async with sessions.begin() as db:
-            found = await test_pushes.send(db, wanted, actor())
+            shown = await test_pushes.send(db, wanted, actor())
         printed: dict[UUID, str] = {}
         looks = round(_GIVE_UP / _LOOK_EVERY)
-        while not found.is_settled and looks:
-            _print(found, printed, arguments)
+        while not shown.is_settled and looks:
+            _print(shown, printed, arguments)
             await asyncio.sleep(_LOOK_EVERY)
             looks -= 1
             async with sessions() as db:
-                found = await test_pushes.shown(db, found.test_push_id) or found
-        _print(found, printed, arguments)
-        return found
+                shown = await test_pushes.shown(db, shown.test_push_id) or shown
+        _print(shown, printed, arguments)
+        return shown
 
-    found = query(ask)
+    shown = query(ask)
     if arguments.json:
-        print_json(found)
-    return 0 if all(phone.state is TaskState.ACCEPTED for phone in found.items) else 1
+        print_json(shown)
+    return 0 if all(phone.state is TaskState.ACCEPTED for phone in shown.items) else 1
 
 
-def _print(found: ShownTestPush, printed: dict[UUID, str], arguments: argparse.Namespace) -> None:
+def _print(shown: ShownTestPush, printed: dict[UUID, str], arguments: argparse.Namespace) -> None:
     """Print what has changed."""
     if arguments.json:
         return
     if not printed:
-        for installation_id in found.skipped:
+        for installation_id in shown.skipped:
             print(f"{installation_id}  apns  Skipped: Apple has no dry run.")
-    for phone in found.items:
+    for phone in shown.items:
         if printed.get(phone.task_id) != phone.text:
             printed[phone.task_id] = phone.text
             print(f"{phone.installation_id}  {phone.provider}  {cell(phone.text)}", flush=True)

@@ -24,20 +24,20 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    found = read(gates.shown)
+    routes = read(gates.shown)
     if arguments.json:
-        print_json(found)
+        print_json(routes)
         return 0
     titles = ("ROUTE", "WORKER", "STATE", "REASON", "UNTIL", "WAITING", "IN FLIGHT", "RATE", "CUTOFF")
-    print_table(titles, [line for route in found.items for line in _lines(route)])
-    if found.unknown_refusals:
+    print_table(titles, [line for route in routes.items for line in _lines(route)])
+    if routes.unknown_refusals:
         print()
         unknown = [
             (each.provider, each.status, each.reason, each.count, f"{each.last_at:%Y-%m-%d %H:%M:%S}Z")
-            for each in found.unknown_refusals
+            for each in routes.unknown_refusals
         ]
         print_table(("PROVIDER", "STATUS", "UNKNOWN REASON", "TIMES", "LAST"), unknown)
-    if refused := [route for route in found.items if route.errors]:
+    if refused := [route for route in routes.items if route.errors]:
         print()
         print_table(
             ("ROUTE", "REFUSED PUSHES", "USERS", "USER WITH MOST", "PUSHES OF THAT USER"),

@@ -56,8 +56,10 @@ def user_id(text: str) -> str:
 
 def bearer_token(settings: AuthSettings, user_id: str, scopes: Sequence[str], lifetime: timedelta) -> str:
     """Sign a token that the API accepts; raises ConfigError if only the issuer can."""
-    if settings.jwt_secret is None:
+    if settings.jwks_url is not None:
         raise ConfigError("AUTH_JWKS_URL is set, so only its issuer can make bearer tokens.")
+    if settings.jwt_secret is None:
+        raise ConfigError("AUTH_JWT_SECRET is not set, so only API keys are accepted: see `cli.py api-keys`.")
     now = datetime.now(UTC)
     claims: dict[str, object] = {"sub": user_id, "iat": now, "exp": now + lifetime}
     if scopes:

@@ -16,13 +16,13 @@ _MOST = 1000
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `timeline`."""
-    telling = commands.add_parser("timeline", help="what happened to a user's pushes, and why")
-    telling.add_argument("--user", required=True, metavar="ID")
-    telling.add_argument("--session", type=UUID, metavar="ID", help="only this fasting session and its reminders")
-    telling.add_argument("--message", type=UUID, metavar="ID", help="only this message")
-    telling.add_argument("--limit", type=_limit, default=50, metavar="N", help="the latest N (50)")
-    telling.add_argument("--json", action="store_true", help="print JSON: the present, then the latest first")
-    telling.set_defaults(command=_timeline)
+    timeline = commands.add_parser("timeline", help="what happened to a user's pushes, and why")
+    timeline.add_argument("--user", required=True, metavar="ID")
+    timeline.add_argument("--session", type=UUID, metavar="ID", help="only this fasting session and its reminders")
+    timeline.add_argument("--message", type=UUID, metavar="ID", help="only this message")
+    timeline.add_argument("--limit", type=_limit, default=50, metavar="N", help="the latest N (50)")
+    timeline.add_argument("--json", action="store_true", help="print JSON: the present, then the latest first")
+    timeline.set_defaults(command=_timeline)
 
 
 def _timeline(arguments: argparse.Namespace) -> int:
@@ -33,25 +33,25 @@ def _timeline(arguments: argparse.Namespace) -> int:
         now = await present.of_user(db, arguments.user, part)
         return now, await timeline.of_user(db, arguments.user, part, None, arguments.limit)
 
-    now, found = read(ask)
+    now, past = read(ask)
     if arguments.json:
-        print_json(now + found)
+        print_json(now + past)
     else:
-        _print(now, found)
-    if not now and not found:
+        _print(now, past)
+    if not now and not past:
         about = " in this part of their timeline" if part != TimelinePart() else ""
         print(f"Nothing is known of {cell(arguments.user)}{about}.", file=sys.stderr)
     return 0
 
 
-def _print(now: list[TimelineItem], found: list[TimelineItem]) -> None:
+def _print(now: list[TimelineItem], past: list[TimelineItem]) -> None:
     """Print the present, then what happened, in order."""
     if now:
         print(f"Now ({cell(now[0].at)}):")
         for item in now:
             print(f"  {cell(item.text)}")
         print("\nWhat happened:")
-    for item in reversed(found):
+    for item in reversed(past):
         print(f"{cell(item.at)}  {cell(item.text)}")
 
 

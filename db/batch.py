@@ -64,15 +64,15 @@ class Batch(Generic[Ask, Answer]):
         self._waiting.append((ask, future))
         if self._free:
             loop.call_soon(self._start, context=self._no_context)  # all asks of this turn of the loop join
-        return await self._heard(future)
+        return await self._answer_of(future)
 
     async def ask_alone(self, ask: Ask) -> Answer:
         """Ask alone: for what has failed a batch before."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._ask_in_parts([(ask, future)], 1)
-        return await self._heard(future)
+        return await self._answer_of(future)
 
-    async def _heard(self, future: asyncio.Future[Answer]) -> Answer:
+    async def _answer_of(self, future: asyncio.Future[Answer]) -> Answer:
         try:
             async with asyncio.timeout(self._within):
                 return await future

@@ -89,8 +89,8 @@ async def of(db: AsyncSession, value: str) -> SignedIn | None:
 
 async def close(db: AsyncSession, value: str) -> None:
     """Sign out, and record it."""
-    gone = delete(ConsoleSession).where(ConsoleSession.digest == digest(value)).returning(ConsoleSession.user_id)
-    user_id = await db.scalar(gone, execution_options={"synchronize_session": False})
+    ended = delete(ConsoleSession).where(ConsoleSession.digest == digest(value)).returning(ConsoleSession.user_id)
+    user_id = await db.scalar(ended, execution_options={"synchronize_session": False})
     if user_id is not None:
         await support_actions.note(db, Deed(user_id, "sign_out", _SUBJECT), {_name(value): {}})
 

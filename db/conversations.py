@@ -18,8 +18,8 @@ async def store(db: AsyncSession, conversation_id: UUID, member_ids: Collection[
     fresh = insert(ConversationRow).values(id=conversation_id).on_conflict_do_nothing().returning(ConversationRow.id)
     is_new = await db.scalar(fresh) is not None
     await lock(db, conversation_id)
-    gone = delete(Member).where(Member.conversation_id == conversation_id, Member.user_id.not_in(member_ids))
-    await db.execute(gone, execution_options={"synchronize_session": False})
+    removal = delete(Member).where(Member.conversation_id == conversation_id, Member.user_id.not_in(member_ids))
+    await db.execute(removal, execution_options={"synchronize_session": False})
     await db.execute(_JOIN, {"conversation_id": conversation_id, "user_ids": sorted(member_ids)})
     return is_new
 

@@ -112,9 +112,9 @@ async def register(
     await db.flush()
     await db.refresh(row)
     if event:
-        await _note(db, [row.id], event, None)
+        await note(db, [row.id], event, None)
     if news:
-        await _note(db, [row.id], PERMISSION_TOLD, news)
+        await note(db, [row.id], PERMISSION_TOLD, news)
     return row
 
 
@@ -129,6 +129,16 @@ async def sign_out(db: AsyncSession, user_id: str, installation_id: UUID) -> Non
     if ticket := await db.scalar(latest):
         await _spend(db, installation_id, ticket)
     await _deactivate(db, mine, "signed_out")
+
+
+async def hold_registrations(db: AsyncSession, user_id: str) -> None:
+    """Wait for a person's registrations that are under way, and let later ones wait until the transaction ends."""
+    await _lock(db, f"user/{user_id}")
+
+
+async def sign_out_everywhere(db: AsyncSession, user_id: str, reason: str) -> None:
+    """Sign all of a person's installations out."""
+    await _deactivate(db, DeviceToken.user_id == user_id, "signed_out", detail=reason)
 
 
 async def sign_out_by_ticket(db: AsyncSession, installation_id: UUID, ticket: str) -> None:
@@ -273,6 +283,8 @@ async def _is_spent(db: AsyncSession, installation_id: UUID, ticket: bytes) -> b
 
 async def _latest_sequence(db: AsyncSession, user_id: str, installation_id: UUID, new: Registration) -> int | None:
     """Give the highest number of the registrations with this ticket; raises Conflict if the new one has a lower one."""
+    if new.sign_out_digest is None:
+        return None
     same_sign_in = and_(
         DeviceToken.user_id == user_id,
         DeviceToken.installation_id == installation_id,
@@ -334,7 +346,7 @@ async def _deactivate(
     if ids:
         change = update(DeviceToken).where(among(DeviceToken.id, ids)).values(active=False, inactive_reason=reason)
         await db.execute(change, execution_options={"synchronize_session": False})
-        await _note(db, ids, reason, detail, {row.id: taken_by for row in rows if row.user_id != taken_by})
+        await note(db, ids, reason, detail, {row.id: taken_by for row in rows if row.user_id != taken_by})
         once_committed(db, lambda: _count([row.provider for row in rows], reason, detail))
     return ids
 
@@ -344,13 +356,14 @@ def _count(providers: Sequence[str], cause: str, reason: str | None) -> None:
         metrics.device_tokens_deactivated.labels(provider, cause, metrics.reason(reason)).inc()
 
 
-async def _note(
+async def note(
     db: AsyncSession,
     device_ids: Sequence[UUID],
     event: str,
     reason: str | None,
     taken_by: Mapping[UUID, str | None] | None = None,
 ) -> None:
+    """Record what happened to device tokens; `taken_by` names who has each now."""
     takers = taken_by or {}
     rows = [
         {"device_id": device_id, "event": event, "reason": reason, "taken_by": takers.get(device_id)}
@@ -379,6 +392,17 @@ _AWAIT_REGISTRATIONS = text("""
     SELECT pg_advisory_xact_lock_shared(hashtextextended('installation/' || id, 0))
       FROM (SELECT DISTINCT id FROM unnest(CAST(:installation_ids AS uuid[])) AS asked (id) ORDER BY id) AS each
 """)
+
+
+async def app_of(db: AsyncSession, user_id: str, installation_id: UUID) -> str | None:
+    """Name the app that an installation of a user registered for last."""
+    query = (
+        select(DeviceToken.app_id)
+        .where(DeviceToken.installation_id == installation_id, DeviceToken.user_id == user_id)
+        .order_by(DeviceToken.active.desc(), DeviceToken.last_seen_at.desc(), DeviceToken.id)
+        .limit(1)
+    )
+    return await db.scalar(query)
 
 
 async def standing(db: AsyncSession, user_id: str, installation_id: UUID) -> InstallationStanding:

@@ -42,6 +42,7 @@ _LOST = (
     "25006",
 )  # of these, the server is not ours, or no longer
 CANCELED = "57014"  # SQLSTATE of a statement that exceeded its timeout
+_BEING_ERASED = "FB409"  # SQLSTATE that our triggers raise (migration 0022)
 _NEXT_HOST = ("53", "57")  # SQLSTATEs of a host that lets nobody in at the moment
 _SESSION = (  # set after connecting, since a pooler accepts few settings at the start
     "SET idle_in_transaction_session_timeout = '10s'",  # with the next three: a vanished host keeps no locks
@@ -192,6 +193,11 @@ def is_contended(error: DBAPIError) -> bool:
     return _sqlstate(error.orig) in _CONTENDED
 
 
+def is_of_erased(error: DBAPIError) -> bool:
+    """Tell whether a trigger refused a row, because its person is being erased."""
+    return _sqlstate(error.orig) == _BEING_ERASED
+
+
 def among(column: InstrumentedAttribute[T], values: Iterable[T]) -> ColumnElement[bool]:
     """Compare with any of many values: one statement, whatever their number, compiled and prepared once.
 
@@ -208,6 +214,27 @@ def columns_of(rows: Collection[Any], *names: str) -> dict[str, list[Any]]:
 async def as_of_one_moment(db: AsyncSession) -> None:
     """Let all statements of this transaction read the state of one moment; this has to be its first statement."""
     await db.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+
+
+async def hold_names(db: AsyncSession, names: Collection[str]) -> None:
+    """Take advisory locks by name, in one order for all, until the transaction ends."""
+    if names:
+        await db.execute(_HOLD_NAMES, {"names": sorted(set(names))})
+
+
+async def free_names(db: AsyncSession, names: Collection[str]) -> set[str]:
+    """Take those of these advisory locks that nobody holds; gives their names. Waits for no lock."""
+    return set(await db.scalars(_FREE_NAMES, {"names": sorted(set(names))})) if names else set()
+
+
+_HOLD_NAMES = text("""
+    SELECT pg_advisory_xact_lock(hashtextextended(name, 0))
+      FROM (SELECT name FROM unnest(CAST(:names AS text[])) AS each (name) ORDER BY name COLLATE "C") AS ordered
+""")
+_FREE_NAMES = text("""
+    SELECT name FROM unnest(CAST(:names AS text[])) AS each (name)
+     WHERE pg_try_advisory_xact_lock(hashtextextended(name, 0))
+""")
 
 
 async def wait_briefly_for_locks(db: AsyncSession) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.types import Text
 
 from db.engine import Sessions
 from db.models.events import EventFeed, EventRow, UnnumberedEvent
-from domain.events import Event, EventDetails, EventType
+from domain.events import EventDetails, EventType, UserEvent
 
 NUMBERED_AT_ONCE = 5000
 _LOOKED_AT = 50_000  # events in one page at most, where few are of the wanted types
@@ -37,7 +37,7 @@ class FeedExtent:
 class EventPage:
     """Some events of the feed, in its order."""
 
-    items: Sequence[Event]
+    items: Sequence[UserEvent]
     until: int  # all wanted events up to here are in it
     has_more: bool  # after them
 
@@ -78,7 +78,36 @@ async def page_after(
     return EventPage([_event(row) for row in rows], until, has_more=until < extent.head)
 
 
-async def by_number(db: AsyncSession, numbers: Collection[int]) -> dict[int, Event]:
+@dataclass(frozen=True, slots=True)
+class LatestEvents:
+    """Some events, the newest first."""
+
+    items: Sequence[UserEvent]
+    before: int | None  # earlier ones are below this number; None: there are none
+
+
+async def latest(
+    db: AsyncSession, user_id: str | None, kind: EventType | None, before: int | None, limit: int
+) -> LatestEvents:
+    """List the newest events below a number, of one user or of all.
+
+    Of all users, those of a rare type may be on a later page.
+    """
+    found = await extent(db)
+    top = found.head if before is None else min(before - 1, found.head)
+    floor = found.horizon if user_id is not None else max(found.horizon, top - _LOOKED_AT)
+    query = select(*_SHOWN).where(EventRow.number > floor, EventRow.number <= top)
+    if user_id is not None:
+        query = query.where(EventRow.user_id == user_id)
+    if kind is not None:
+        query = query.where(EventRow.type == kind)
+    rows = (await db.execute(query.order_by(EventRow.number.desc()).limit(limit + 1))).all()
+    if len(rows) > limit:
+        return LatestEvents([_event(row) for row in rows[:limit]], rows[limit - 1].number)
+    return LatestEvents([_event(row) for row in rows], floor + 1 if floor > found.horizon else None)
+
+
+async def by_number(db: AsyncSession, numbers: Collection[int]) -> dict[int, UserEvent]:
     """Read events; those that were deleted are left out."""
     query = select(*_SHOWN).where(EventRow.number == func.any(bindparam("numbers", list(numbers), type_=_NUMBERS)))
     return {row.number: _event(row) for row in await db.execute(query)}
@@ -90,9 +119,9 @@ async def note_webhook_disabled(db: AsyncSession, webhook_id: UUID, reason: str)
     await db.execute(insert(UnnumberedEvent).values(occurred_at=func.clock_timestamp(), **values))
 
 
-def _event(row: Row[Any]) -> Event:
+def _event(row: Row[Any]) -> UserEvent:
     details = EventDetails(**{name: getattr(row, name) for name in _DETAILS})
-    return Event(row.number, row.type, row.occurred_at, row.user_id, details)
+    return UserEvent(row.number, row.type, row.occurred_at, row.user_id, details)
 
 
 _NUMBERS = ARRAY(EventRow.number.type)

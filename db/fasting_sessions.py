@@ -1,63 +1,82 @@
 """Fasting sessions: every change raises `rev` and enters the outbox, in one transaction."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, bindparam, func, select, tuple_
+from sqlalchemy import ColumnElement, Select, bindparam, func, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import outbox
-from db.engine import among, present_instant
+from db.engine import among, hold_names, present_instant
 from db.models.people import FastingSessionRow
 from db.unreadable import EARLIEST, LATEST, Unreadable, log_unreadable, word
-from domain.problems import too_many_fasts
 from domain.reminders import needed_at, rescheduled
-from domain.sessions import FastingSession, SessionStatus, readable_minutes
+from domain.sessions import FastingSession, SessionStatus, readable_labels, readable_minutes
 
 OUTBOX_KIND = outbox.FAST
 
 
-async def start(
-    db: AsyncSession, session: FastingSession, started_with: dict[str, Any], *, most: int | None = None
-) -> outbox.OutboxEntry | None:
-    """Insert a new session; returns its outbox entry, None when the session's id is taken.
+@dataclass(frozen=True, slots=True)
+class StoredFast:
+    """A session as it is stored, and the request that started it."""
 
-    Raises Conflict if its user already has `most` active fasts.
+    session: FastingSession | None  # None: this release cannot read it
+    started_with: dict[str, Any]
+
+
+async def hold(db: AsyncSession, session_ids: Collection[UUID]) -> dict[UUID, StoredFast]:
+    """Read sessions, locked until the transaction ends."""
+    query = (
+        select(FastingSessionRow)
+        .where(among(FastingSessionRow.id, session_ids))
+        .order_by(FastingSessionRow.id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    return {row.id: StoredFast(_session(row), row.started_with) for row in await db.scalars(query)}
+
+
+async def unheld(db: AsyncSession, session_ids: Collection[UUID]) -> set[UUID]:
+    """Give those of these sessions that exist and are locked by others; lock the rest. Waits for no lock."""
+    which = among(FastingSessionRow.id, session_ids)
+    free = set(await db.scalars(select(FastingSessionRow.id).where(which).with_for_update(skip_locked=True)))
+    return set(await db.scalars(select(FastingSessionRow.id).where(which))) - free
+
+
+async def start_all(db: AsyncSession, started: Collection[tuple[FastingSession, dict[str, Any]]]) -> set[UUID]:
+    """Insert new sessions, each with the request that started it; gives those whose id was not taken."""
+    rows = [_values(session) | {"id": session.session_id, "started_with": request} for session, request in started]
+    query = insert(FastingSessionRow).on_conflict_do_nothing().returning(FastingSessionRow.id)
+    return set(await db.scalars(query, rows)) if rows else set()
+
+
+async def count_active(db: AsyncSession, user_ids: Collection[str]) -> dict[str, int]:
+    """Count users' active fasts, and hold off other counts until the transaction ends.
+
+    A fast whose end has passed does not count, even if its user has not ended it.
     """
-    if most is not None:
-        await _hold_count(db, session.user_id)
-        if await read(db, session.session_id) is not None:  # by the same request, a moment ago
-            return None
-        await _check_count(db, session.user_id, most)
-    values = _values(session) | {"id": session.session_id, "started_with": started_with}
-    query = insert(FastingSessionRow).values(values).on_conflict_do_nothing().returning(FastingSessionRow.id)
-    if await db.scalar(query) is None:
-        return None
-    return await outbox.add(db, OUTBOX_KIND, session.session_id, needed_at(None, session, session.scheduled_at))
+    await hold_names(db, [fasts_of(user_id) for user_id in user_ids])
+    active = _active(among(FastingSessionRow.user_id, user_ids)).subquery()
+    counted = await db.execute(select(active.c.user_id, func.count().label("active")).group_by(active.c.user_id))
+    return dict.fromkeys(user_ids, 0) | {row.user_id: row.active for row in counted}
 
 
-async def check_room(db: AsyncSession, user_id: str, most: int | None) -> None:
-    """Check that a user may have one more active fast, and hold off other such checks until the transaction ends.
-
-    A fast whose end has passed does not count, even if its user has not ended it. Raises Conflict.
-    """
-    if most is not None:
-        await _hold_count(db, user_id)
-        await _check_count(db, user_id, most)
+def fasts_of(user_id: str) -> str:
+    """Name the lock of the number of a user's active fasts."""
+    return f"fasts-of/{user_id}"
 
 
-async def change(db: AsyncSession, session: FastingSession, now: datetime) -> outbox.OutboxEntry:
-    """Store a session that `locked` has read and that changed at `now`; returns its outbox entry."""
-    row = await db.get_one(FastingSessionRow, session.session_id)
-    before = _session(row)
-    for name, value in _values(session).items():
-        setattr(row, name, value)
+async def change_all(db: AsyncSession, changed: Collection[FastingSession]) -> None:
+    """Store sessions that `hold` has read."""
+    for session in changed:
+        row = await db.get_one(FastingSessionRow, session.session_id)
+        for name, value in _values(session).items():
+            setattr(row, name, value)
     await db.flush()
-    return await outbox.add(db, OUTBOX_KIND, session.session_id, needed_at(before, session, now))
 
 
 async def follow(db: AsyncSession, user_id: str, minutes: tuple[int, ...]) -> list[outbox.OutboxEntry]:
@@ -65,7 +84,11 @@ async def follow(db: AsyncSession, user_id: str, minutes: tuple[int, ...]) -> li
 
     A start of such a fast waits meanwhile: see `preferences.held`.
     """
-    query = _active(user_id).where(FastingSessionRow.follows_preferences).order_by(FastingSessionRow.id)
+    query = (
+        _active(FastingSessionRow.user_id == user_id)
+        .where(FastingSessionRow.follows_preferences)
+        .order_by(FastingSessionRow.id)
+    )
     following = _readable(await db.scalars(query.with_for_update().execution_options(populate_existing=True)))
     now = await present_instant(db)
     changed = [
@@ -73,12 +96,19 @@ async def follow(db: AsyncSession, user_id: str, minutes: tuple[int, ...]) -> li
         for each in following
         if each.reminder_minutes != minutes
     ]
-    return [await change(db, each, now) for each in changed]
+    before = {each.session_id: each for each in following}
+    await change_all(db, changed)
+    needs = {each.session_id: needed_at(before[each.session_id], each, now) for each in changed}
+    return await outbox.add_all(db, OUTBOX_KIND, needs, now)
 
 
 async def active_of(db: AsyncSession, user_id: str, limit: int) -> Sequence[FastingSession]:
     """List a user's fasts whose end lies ahead, the next to end first."""
-    query = _active(user_id).order_by(FastingSessionRow.ends_at, FastingSessionRow.id).limit(limit)
+    query = (
+        _active(FastingSessionRow.user_id == user_id)
+        .order_by(FastingSessionRow.ends_at, FastingSessionRow.id)
+        .limit(limit)
+    )
     return _readable(await db.scalars(query))
 
 
@@ -86,17 +116,6 @@ async def read(db: AsyncSession, session_id: UUID) -> FastingSession | None:
     """Read a session as it is now; raises Unreadable."""
     row = await db.get(FastingSessionRow, session_id, populate_existing=True)
     return None if row is None else _one(row)
-
-
-async def locked(db: AsyncSession, session_id: UUID) -> FastingSession | None:
-    """Read a session and lock it until the transaction ends; raises Unreadable."""
-    row = await db.get(FastingSessionRow, session_id, with_for_update=True, populate_existing=True)
-    return None if row is None else _one(row)
-
-
-async def started_with(db: AsyncSession, session_id: UUID) -> dict[str, Any]:
-    """Read the request that started a session."""
-    return (await db.get_one(FastingSessionRow, session_id)).started_with
 
 
 async def by_id(db: AsyncSession, session_ids: Iterable[UUID]) -> dict[UUID, FastingSession]:
@@ -140,20 +159,10 @@ async def owned_by(
     return _readable(await db.scalars(query))
 
 
-async def _hold_count(db: AsyncSession, user_id: str) -> None:
-    await db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"fasts-of/{user_id}", 0))))
-
-
-async def _check_count(db: AsyncSession, user_id: str, most: int) -> None:
-    active = select(func.count()).select_from(_active(user_id).subquery())
-    if (await db.execute(active)).scalar_one() >= most:
-        raise too_many_fasts(most)
-
-
-def _active(user_id: str) -> Select[FastingSessionRow]:
-    """Select a user's active fasts, without those whose end has passed."""
+def _active(of_users: ColumnElement[bool]) -> Select[FastingSessionRow]:
+    """Select users' active fasts, without those whose end has passed."""
     return select(FastingSessionRow).where(
-        FastingSessionRow.user_id == user_id,
+        of_users,
         FastingSessionRow.status == bindparam(None, SessionStatus.ACTIVE.value, literal_execute=True),
         FastingSessionRow.ends_at > func.statement_timestamp(),
     )
@@ -193,4 +202,5 @@ def _session(row: FastingSessionRow) -> FastingSession | None:
         rev=row.rev,
         late_minutes=readable_minutes(row.late_minutes),
         follows_preferences=row.follows_preferences,
+        labels=readable_labels(row.labels),
     )

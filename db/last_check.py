@@ -44,10 +44,11 @@ class PushFacts:
     devices: Mapping[UUID, DeviceToken]  # the active ones, by installation
     bodies: Mapping[UUID, str]  # of messages, by push task
     members: Collection[UUID]  # push tasks whose user belongs to the conversation
+    erased: Collection[UUID]  # push tasks whose message has lost its text with its sender
     groups: Mapping[UUID, CollapseGroupUse]  # of pushes about messages, by push task
     preferences: Mapping[str, Preferences]
 
-    def wishes(self, task: Task) -> Preferences:
+    def preferences_of(self, task: Task) -> Preferences:
         """Give the preferences of a push's user."""
         return self.preferences.get(task.user_id, Preferences())
 
@@ -66,9 +67,10 @@ class PushFacts:
             session=self.sessions.get(task.conversation_id),
             is_member=task.task_id in self.members,
             is_synced=task.is_synced,
-            preferences=self.wishes(task),
+            preferences=self.preferences_of(task),
             now=now,
             time_zone=self.time_zone(task),
+            is_erased=task.task_id in self.erased,
         )
         return useless(task.kind, task.reminder_minutes, task.due_at, around)
 
@@ -92,8 +94,9 @@ async def held(db: AsyncSession, tasks: Sequence[Task], call_lasts: timedelta) -
     addressed = await messages.addressed(db, {task.task_id: (task.message_id, task.user_id) for task in about_messages})
     return PushFacts(
         sessions=sessions,
-        bodies={task_id: each.body for task_id, each in addressed.items()},
+        bodies={task_id: each.body or "" for task_id, each in addressed.items()},
         members={task_id for task_id, each in addressed.items() if each.is_member},
+        erased={task_id for task_id, each in addressed.items() if each.body is None},
         groups=await collapse_groups.around(db, about_messages, call_lasts),
         devices=await device_tokens.active_shared(db, {task.installation_id for task in tasks}),
         preferences=await preferences.of_users(db, {task.user_id for task in tasks}),
@@ -130,10 +133,12 @@ async def _seen(db: AsyncSession, tasks: Sequence[Task]) -> PushFacts:
     about_messages = of_messages(tasks)
     memberships = {task.task_id: (task.conversation_id, task.user_id) for task in about_messages}
     members = await conversations.members_among(db, set(memberships.values()))
+    erased = await messages.erased_among(db, {task.message_id for task in about_messages})
     return PushFacts(
         sessions=await fasting_sessions.by_id(db, {task.conversation_id for task in tasks}),
         bodies={},
         members={task_id for task_id, membership in memberships.items() if membership in members},
+        erased={task.task_id for task in about_messages if task.message_id in erased},
         groups=await collapse_groups.seen(db, [task.task_id for task in about_messages], timedelta(0)),
         devices=await device_tokens.active_at(db, {task.installation_id for task in tasks}),
         preferences=await preferences.of_users(db, {task.user_id for task in tasks}),

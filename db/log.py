@@ -21,6 +21,7 @@ from domain.kinds import Kind
 from domain.messages import LogItem
 from domain.push import TaskState
 
+MAX_UNREAD = 9_999  # that are counted
 _AT_ONCE = 500  # items from either end that an acknowledgement settles; as many as in a page
 CHANNEL = "log"  # of PostgreSQL's notifications of messages that enter logs, by id (db/messages.py)
 
@@ -70,6 +71,13 @@ async def pages_after(db: AsyncSession, cursors: Sequence[tuple[str, int]], size
         pages[place - 1].items.append(_item(seq, message))
         pages[place - 1].has_more = has_next
     return pages
+
+
+async def unread(db: AsyncSession, whose: Collection[tuple[str, UUID]]) -> dict[tuple[str, UUID], int]:
+    """Count the items that each (user, installation) has not acknowledged, up to `MAX_UNREAD`."""
+    users, installations = [user_id for user_id, _ in whose], [installation_id for _, installation_id in whose]
+    rows = await db.execute(_UNREAD, {"users": users, "installations": installations, "most": MAX_UNREAD})
+    return {(row.user_id, row.installation_id): row.unread for row in rows}
 
 
 async def owners(db: AsyncSession, message_ids: Collection[UUID]) -> set[str]:
@@ -237,4 +245,12 @@ _SYNCED = text("""
              WHERE p.task_id = ANY(CAST(:task_ids AS uuid[]))) AS read
      WHERE t.task_id = read.task_id
     RETURNING t.provider, t.kind, t.state, t.last_reason, t.accepted_at, t.synced_at
+""")
+
+_UNREAD = text("""
+    SELECT asked.user_id, asked.installation_id,
+           CAST(least(greatest(head.seq - greatest(coalesce(has.seq, 0), head.horizon), 0), :most) AS int) AS unread
+      FROM unnest(CAST(:users AS text[]), CAST(:installations AS uuid[])) AS asked (user_id, installation_id)
+      JOIN log_heads head USING (user_id)
+      LEFT JOIN sync_positions has USING (user_id, installation_id)
 """)

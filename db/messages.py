@@ -31,7 +31,7 @@ class ReminderMessage:
 class Addressed:
     """A message, to one user."""
 
-    body: str = field(repr=False)
+    body: str | None = field(repr=False)  # None: its sender was erased
     is_member: bool  # of its conversation now
 
 
@@ -93,10 +93,16 @@ async def addressed(db: AsyncSession, wanted: Mapping[UUID, tuple[UUID, str]]) -
     }
     members = await conversations.members_held(db, pairs)
     return {
-        key: Addressed(by_id[message_id].body or "", (by_id[message_id].conversation_id, user_id) in members)
+        key: Addressed(by_id[message_id].body, (by_id[message_id].conversation_id, user_id) in members)
         for key, (message_id, user_id) in wanted.items()
         if message_id in by_id
     }
+
+
+async def erased_among(db: AsyncSession, message_ids: Collection[UUID]) -> set[UUID]:
+    """Say which of these messages have lost their text with their sender."""
+    query = select(MessageRow.id).where(among(MessageRow.id, message_ids), MessageRow.body.is_(None))
+    return set(await db.scalars(query)) if message_ids else set()
 
 
 async def enter_reminders(db: AsyncSession, due: Collection[ReminderMessage]) -> None:
@@ -113,8 +119,6 @@ async def enter_reminders(db: AsyncSession, due: Collection[ReminderMessage]) ->
 
 def _message(row: MessageRow) -> Message:
     assert row.number is not None
-    assert row.sender_id is not None
-    assert row.body is not None
     return Message(row.id, row.conversation_id, row.number, row.sender_id, row.body, row.created_at)
 
 

@@ -5,7 +5,7 @@ can take all places from the other (docs/decisions/0025-fair-shares.md).
 """
 
 import random
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -15,10 +15,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import among
 from db.models.pushes import OutboxRow
+from domain.housekeeping import AHEAD
 from telemetry import tracing
 
 GRACE = timedelta(seconds=5)  # in which only the API process dispatches its own rows
 LEASE = timedelta(seconds=30)  # a dispatcher that died holds its rows this long
+FEW = 20  # dispatches that a process tries at once, whenever they are needed
+SOON = timedelta(minutes=1)
+UNHURRIED = AHEAD  # what is needed later than in this time can wait behind everything else
 KEPT_FOR_OTHERS = 0.25  # the share of a sweep that fasts leave to the other lane, if it has rows
 FAST = "fasting_session"  # the kind that has a lane of its own
 _MAX_COUNTED = 1_000_000  # attempts of a row
@@ -59,6 +63,35 @@ async def add(db: AsyncSession, subject_kind: str, subject_id: UUID, needed_at: 
     return OutboxEntry(row.id, subject_kind, subject_id, 1, traceparent, row.needed_at)
 
 
+async def add_all(
+    db: AsyncSession, subject_kind: str, needs: Mapping[UUID, datetime], now: datetime
+) -> list[OutboxEntry]:
+    """Add dispatches, each with the instant at which Temporal has to know; gives those that this process tries first.
+
+    Of many, that are those needed soon. Sweepers dispatch the others, without haste.
+    """
+    traceparent = tracing.traceparent()
+    own = {each for each, needed_at in needs.items() if len(needs) <= FEW or needed_at <= now + SOON}
+    rows = [
+        {
+            "subject_kind": subject_kind,
+            "subject_id": subject_id,
+            "next_attempt_at": now + GRACE if subject_id in own else now,
+            "needed_at": needed_at,
+            "traceparent": traceparent,
+        }
+        for subject_id, needed_at in needs.items()
+    ]
+    if not rows:
+        return []
+    added = insert(OutboxRow).returning(OutboxRow.id, OutboxRow.subject_id, OutboxRow.needed_at)
+    return [
+        OutboxEntry(row.id, subject_kind, row.subject_id, 1, traceparent, row.needed_at)
+        for row in await db.execute(added, rows)
+        if row.subject_id in own
+    ]
+
+
 async def add_for_sweepers(db: AsyncSession, subject_kind: str, subject_ids: Iterable[UUID]) -> None:
     """Add dispatches that no API process tries first."""
     common = {
@@ -71,12 +104,18 @@ async def add_for_sweepers(db: AsyncSession, subject_kind: str, subject_ids: Ite
         await db.execute(insert(OutboxRow).values(rows))
 
 
-async def lease_due(db: AsyncSession, limit: int) -> Sequence[OutboxEntry]:
-    """Take due rows, the soonest needed first, and keep other sweepers off them for a while."""
-    fasts = await _lease(db, _IS_FAST, limit - int(limit * KEPT_FOR_OTHERS))
+async def lease_due(db: AsyncSession, limit: int, unhurried: int | None = None) -> Sequence[OutboxEntry]:
+    """Take due rows, the soonest needed first, and keep other sweepers off them for a while.
+
+    At most `unhurried` of them are fasts of which Temporal has to know much later (None: no bound).
+    """
+    lane = _IS_FAST if unhurried is None else _IS_FAST & ~_CAN_WAIT
+    fasts = await _lease(db, lane, limit - int(limit * KEPT_FOR_OTHERS))
     others = await _lease(db, ~_IS_FAST, limit - len(fasts))
     if fasts and len(fasts) + len(others) < limit:
-        fasts += await _lease(db, _IS_FAST, limit - len(fasts) - len(others))
+        fasts += await _lease(db, lane, limit - len(fasts) - len(others))
+    if unhurried:
+        fasts += await _lease(db, _IS_FAST & _CAN_WAIT, min(unhurried, limit - len(fasts) - len(others)))
     return sorted((*fasts, *others), key=lambda entry: entry.place)
 
 
@@ -143,4 +182,5 @@ async def _lease(db: AsyncSession, lane: ColumnElement[bool], limit: int) -> lis
 
 
 # written out, so that the planner sees that the index of the lane serves
+_CAN_WAIT = OutboxRow.needed_at > func.statement_timestamp() + UNHURRIED
 _IS_FAST = OutboxRow.subject_kind == bindparam(None, FAST, literal_execute=True)

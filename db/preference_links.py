@@ -57,8 +57,8 @@ async def make(db: AsyncSession, user_id: str, kind: LinkFor) -> MadeLink:
         .order_by(PreferenceCode.created_at.desc(), PreferenceCode.digest)
         .offset(MAX_LINKS)
     )
-    gone = delete(PreferenceCode).where(PreferenceCode.digest.in_(too_many.scalar_subquery()))
-    await db.execute(gone, execution_options={"synchronize_session": False})
+    removal = delete(PreferenceCode).where(PreferenceCode.digest.in_(too_many.scalar_subquery()))
+    await db.execute(removal, execution_options={"synchronize_session": False})
     return MadeLink(code, expires_at)
 
 

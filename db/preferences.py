@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.engine import among
+from db.engine import among, hold_names
 from db.models.people import DeviceToken, PreferencesRow
 from db.unreadable import log_unreadable, word
 from domain.preferences import Preferences, Preview, QuietHours, QuietMode, zone
@@ -34,10 +34,15 @@ async def of_users(db: AsyncSession, user_ids: Iterable[str]) -> dict[str, Prefe
     return stored
 
 
-async def held(db: AsyncSession, user_id: str) -> Preferences:
-    """Read a person's preferences, and hold off changes until the transaction ends."""
-    await _hold(db, user_id)
-    return await of_user(db, user_id)
+async def held(db: AsyncSession, user_ids: Collection[str]) -> dict[str, Preferences]:
+    """Read people's preferences, and hold off changes until the transaction ends."""
+    await hold_names(db, [lock_of(user_id) for user_id in user_ids])
+    return {user_id: Preferences() for user_id in user_ids} | await of_users(db, user_ids)
+
+
+def lock_of(user_id: str) -> str:
+    """Name the lock of a person's preferences."""
+    return f"preferences/{user_id}"
 
 
 async def update(
@@ -52,7 +57,7 @@ async def update(
     value of a newer release stays. Raises Outdated if the stored revision is none of `revs` (None: any will do), unless
     the change alters nothing: then a client repeats what is stored.
     """
-    await _hold(db, user_id)
+    await hold_names(db, [lock_of(user_id)])  # whether there is a row or not
     row = await _locked(db, user_id)
     before = _preferences(row)
     is_newest = revs is None or str(before.rev) in revs
@@ -79,11 +84,6 @@ async def update(
 def _outdated(stored: Preferences) -> Outdated:
     detail = f"The newest revision is {stored.rev}. Read it, then change that."
     return Outdated("preferences-changed", detail)
-
-
-async def _hold(db: AsyncSession, user_id: str) -> None:
-    """Lock these preferences until the transaction ends, whether there is a row or not."""
-    await db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"preferences/{user_id}", 0))))
 
 
 async def _locked(db: AsyncSession, user_id: str) -> PreferencesRow:

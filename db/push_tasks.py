@@ -70,6 +70,7 @@ class Task:
     state: TaskState
     last_reason: str | None
     again_at: datetime | None  # when it was redriven or revived last
+    held_by: UUID | None  # the worker in which it waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +177,9 @@ async def close(db: AsyncSession, task_ids: Collection[UUID], state: TaskState, 
     """Close tasks that are still pending; a dead one keeps the reason of its last attempt."""
     query = update(PushTask).where(among(PushTask.task_id, task_ids), PushTask.state == TaskState.PENDING)
     kept = func.coalesce(PushTask.last_reason, reason) if state is TaskState.DEAD else reason
-    settled = query.values(state=state, last_reason=kept, next_attempt_at=None, settled_at=func.clock_timestamp())
+    settled = query.values(
+        state=state, last_reason=kept, next_attempt_at=None, held_by=None, settled_at=func.clock_timestamp()
+    )
     closed = await db.execute(
         settled.returning(*_COUNTED),
         execution_options={"synchronize_session": False},
@@ -291,6 +294,7 @@ _APPLY = text(
                                  ELSE t.held_up_by END,
                next_attempt_at = CASE WHEN new.next_attempt_at < t.expires_at THEN new.next_attempt_at
                                       WHEN new.next_attempt_at IS NOT NULL THEN t.expires_at END,
+               held_by = NULL,
                attempt_count = t.attempt_count + new.new_attempts,
                device_id = coalesce(new.device_id, t.device_id),
                accepted_at = CASE WHEN new.state = 'accepted' THEN clock_timestamp() END,
@@ -366,4 +370,5 @@ def task_of(row: Row[Any] | PushTask) -> Task | None:
         state=state,
         last_reason=row.last_reason,
         again_at=known_or_none(row.again_at),
+        held_by=row.held_by,
     )

@@ -42,8 +42,8 @@ async def _push_tasks(db: AsyncSession, keep: Keep) -> Purged:
     Collapse groups without a push for a day are deleted too, uncounted.
     """
     groups = await _batch(db, _COLLAPSE_GROUPS, _LAZY)
-    gone = await _batch(db, _TASKS, keep.finished)
-    return replace(gone, is_all=gone.is_all and groups.is_all)
+    tasks = await _batch(db, _TASKS, keep.finished)
+    return replace(tasks, is_all=tasks.is_all and groups.is_all)
 
 
 async def _device_tokens(db: AsyncSession, keep: Keep) -> Purged:
@@ -91,8 +91,8 @@ async def _expired(
 ) -> Purged:
     """Delete what expired an hour ago."""
     old = select(key).where(expires_at < func.statement_timestamp() - _A_WHILE).limit(_BATCH)
-    gone = delete(key.class_).where(key.in_(old.with_for_update(skip_locked=True).scalar_subquery())).returning(key)
-    count = len((await db.scalars(gone, execution_options={"synchronize_session": False})).all())
+    removal = delete(key.class_).where(key.in_(old.with_for_update(skip_locked=True).scalar_subquery())).returning(key)
+    count = len((await db.scalars(removal, execution_options={"synchronize_session": False})).all())
     return Purged(count, is_all=count < _BATCH)
 
 

@@ -14,7 +14,7 @@ from db import events, webhooks
 from db.counting import once_committed
 from db.engine import among, columns_of, present_instant
 from db.models.events import EventRow, WebhookDelivery, WebhookRow
-from domain.events import Event
+from domain.events import UserEvent
 from domain.webhooks import (
     GONE,
     LOG_KEPT,
@@ -232,7 +232,7 @@ def _untried(outgoing: Outgoing, now: datetime) -> _Row:
     return _Row(*what, DeliveryState.PENDING, 0, now, now + TRIED_FOR, None, None, None, None)
 
 
-def _outgoing(webhook_id: UUID, event: Event) -> Outgoing:
+def _outgoing(webhook_id: UUID, event: UserEvent) -> Outgoing:
     which = delivery_id(webhook_id, event.id)
     return Outgoing(which, event.id, event.type, event.occurred_at, event.data.written(event.user_id))
 

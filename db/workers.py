@@ -18,6 +18,7 @@ from domain.push import Route
 
 LATELY = timedelta(seconds=10)
 KEPT = timedelta(days=1)  # a row of a worker that stopped without deregistering
+_SHOWS_LIFE_WITHIN = timedelta(seconds=3)
 _AHEAD = timedelta(minutes=5)  # a worker seen further ahead is odd, and gets no share of the rate
 
 
@@ -41,6 +42,22 @@ async def beat(db: AsyncSession, worker_id: UUID, gates: Mapping[str, Any], *, l
     return Seen(*(await db.execute(_BEAT, values)).one())
 
 
+async def show_life(db: AsyncSession, worker_id: UUID) -> dict[UUID, datetime | None]:
+    """Record that a worker lives, in a statement that waits for nobody; gives when it and the others did so last.
+
+    Others that have not done so for a minute are not among them, nor is this one while it has no row: its next
+    heartbeat writes one.
+    """
+    await db.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+    return {row[0]: row[1] for row in await db.execute(_SHOW_LIFE, {"id": worker_id})}
+
+
+async def showing_life(db: AsyncSession) -> set[UUID]:
+    """List the workers that showed life in the last 3 s."""
+    now = func.clock_timestamp()
+    return set(await db.scalars(select(WorkerRow.worker_id).where(WorkerRow.alive_at > now - _SHOWS_LIFE_WITHIN)))
+
+
 async def forget_dead(db: AsyncSession, host: str, is_dead: Callable[[int], bool]) -> None:
     """Delete the workers of this host whose process is dead, by `is_dead` of a process id."""
     here = select(WorkerRow.worker_id, WorkerRow.gates["pid"]).where(WorkerRow.gates["host"].as_string() == host)
@@ -52,8 +69,8 @@ async def forget_dead(db: AsyncSession, host: str, is_dead: Callable[[int], bool
 async def leave(db: AsyncSession, worker_id: UUID) -> None:
     """Deregister, so that the others share the rate at once; also delete those that stopped without it."""
     now = func.clock_timestamp()
-    gone = or_(WorkerRow.seen_at < now - KEPT, WorkerRow.seen_at > now + KEPT)
-    await db.execute(delete(WorkerRow).where((WorkerRow.worker_id == worker_id) | gone))
+    expired = or_(WorkerRow.seen_at < now - KEPT, WorkerRow.seen_at > now + KEPT)
+    await db.execute(delete(WorkerRow).where((WorkerRow.worker_id == worker_id) | expired))
 
 
 async def live(db: AsyncSession) -> list[WorkerRow]:
@@ -90,6 +107,13 @@ _BEAT = text("""
         RETURNING seen_at
     )
     SELECT own.seen_at, (SELECT count(*) FROM others), (SELECT min(seen_at) FROM others) FROM own
+""")
+
+
+_SHOW_LIFE = text("""
+    WITH own AS (UPDATE workers SET alive_at = clock_timestamp() WHERE worker_id = :id)
+    SELECT worker_id, alive_at FROM workers
+     WHERE alive_at > clock_timestamp() - interval '1 minute' OR worker_id = :id
 """)
 
 

@@ -23,6 +23,9 @@ _DYNAMIC_CONFIG = {
     "matching.numTaskqueueWritePartitions": "1",
     "system.forceSearchAttributesCacheRefreshOnRead": "false",
     "frontend.WorkflowTimeSkippingEnabled": "true",  # only workflows that ask for it
+    # A workflow is deleted once the server has noted that it closed, by default every 30 s; an erasure waits for that.
+    "history.transferProcessorUpdateAckInterval": '"1s"',
+    "history.visibilityProcessorUpdateAckInterval": '"1s"',
 }
 
 

@@ -54,7 +54,7 @@ class NotReady(Exception):
     """A part did not get ready; the message is one sentence."""
 
 
-class Part(Protocol):
+class RunPart(Protocol):
     """Something that runs."""
 
     name: str
@@ -79,12 +79,12 @@ class Parts:
     """The running parts, in the order of their start."""
 
     def __init__(self, terminal: Terminal) -> None:
-        self.first_ended: asyncio.Future[Part] = asyncio.get_running_loop().create_future()
+        self.first_ended: asyncio.Future[RunPart] = asyncio.get_running_loop().create_future()
         self._terminal = terminal
-        self._running: list[Part] = []
+        self._running: list[RunPart] = []
         self._began = time.monotonic()
 
-    async def add(self, part: Part, ready: Awaitable[None]) -> None:
+    async def add(self, part: RunPart, ready: Awaitable[None]) -> None:
         """Watch a part and wait until it is ready; raises NotReady."""
         self._running.append(part)
         part.ended.add_done_callback(lambda _: self._note_end(part))
@@ -97,7 +97,7 @@ class Parts:
         took = time.monotonic() - self._began
         self._terminal.say(f"  {part.name:<9}  ready at {took:4.1f} s, process {part.pid}")
 
-    def show_last_lines(self, part: Part) -> None:
+    def show_last_lines(self, part: RunPart) -> None:
         """Show the end of a part's log."""
         for line in part.last_lines:
             self._terminal.part_says(part.name, "", line)
@@ -108,7 +108,7 @@ class Parts:
         while self._running:
             await self._running.pop().stop(STOP_PATIENCE)
 
-    def _note_end(self, part: Part) -> None:
+    def _note_end(self, part: RunPart) -> None:
         if not self.first_ended.done():
             self.first_ended.set_result(part)
 

@@ -28,6 +28,7 @@ from settings.environment import (
     limiter_settings,
     service_settings,
 )
+from settings.presentations import PresentationFiles
 from simulator import Ports
 from simulator.credentials import provider_environment
 
@@ -161,9 +162,10 @@ def local_settings(environ: Mapping[str, str]) -> LocalSettings:
         raise ConfigError(
             f"RUN_DIR {settings.run_dir} has a space, quote or the like, which PostgreSQL's start cannot take."
         )
-    apps_file = service_settings({"DATABASE_URL": _UNKNOWN_YET, **given}).apps_file
-    if apps_file is not None:
-        app_settings(apps_file)
+    service = service_settings({"DATABASE_URL": _UNKNOWN_YET, **given})
+    if service.apps_file is not None:
+        app_settings(service.apps_file)
+    PresentationFiles(service)
     apns_settings(given)
     fcm_settings(given)
     limiter_settings(environ)

@@ -83,23 +83,23 @@ class Story:
             await self.api(user, "PUT", f"/v1/device-tokens/{phone.installation_id}", registration)
         self.say(f"{user} signs in on {' and '.join(_WITH_ARTICLE[phone.provider] for phone in phones)}.")
 
-    async def look(self, phone: StagePhone, url: str) -> tuple[list[Any], list[Any]]:
+    async def look(self, phone: StagePhone, opens: str) -> tuple[list[Any], list[Any]]:
         """Read a phone's screen and log: the lines and the pushes that open one place in the app."""
         shown = await self.call("GET", f"{self.stage.simulator_url}/phones/{phone.token}")
-        lines = [line for line in shown["screen"] if line["data"].get("url") == url]
-        return lines, [push for push in shown["log"] if url in json.dumps(push["payload"])]
+        lines = [line for line in shown["screen"] if opens in line["data"].get("url", "")]
+        return lines, [push for push in shown["log"] if opens in json.dumps(push["payload"])]
 
-    async def await_push(self, phone: StagePhone, url: str) -> Any:  # noqa: ANN401 -- JSON
+    async def await_push(self, phone: StagePhone, opens: str) -> Any:  # noqa: ANN401 -- JSON
         """Wait for the first push that opens this place."""
         while True:
-            _, pushes = await self.look(phone, url)
+            _, pushes = await self.look(phone, opens)
             if pushes:
                 return pushes[0]
             await asyncio.sleep(0.05)
 
-    async def say_screen(self, phone: StagePhone, url: str) -> None:
+    async def say_screen(self, phone: StagePhone, opens: str) -> None:
         """Print what a phone shows, at a time when a second push would have come."""
-        lines, pushes = await self.look(phone, url)
+        lines, pushes = await self.look(phone, opens)
         texts = " and ".join(f"“{line['title']}: {line['body']}”" for line in lines) or "nothing"
         line = f"{phone.name} shows {texts}, received {times(len(pushes))}."
         if len(lines) == len(pushes) == 1:

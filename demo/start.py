@@ -98,6 +98,7 @@ async def _demonstrate(settings: LocalSettings, shared: Mapping[str, str], termi
     return await demonstrate(stage)
 
 
+_CLI = ".venv/bin/python cli.py"
 _NO_HOUSEKEEPING = "WorkflowType != 'Retention' AND WorkflowType != 'OrphanSweep'"
 
 
@@ -113,9 +114,10 @@ def _print_addresses(settings: LocalSettings, terminal: Terminal, session_id: UU
     if settings.simulated:
         terminal.say(f"  the phones         {settings.simulator_url}")
     terminal.say(f"  logs               {_short(settings.logs)}/")
+    elsewhere = f"RUN_DIR={shlex.quote(str(settings.run_dir))} " if settings.run_dir != ROOT / ".run" else ""
     if "AUTH_JWKS_URL" not in settings.given:
-        elsewhere = f"RUN_DIR={shlex.quote(str(settings.run_dir))} " if settings.run_dir != ROOT / ".run" else ""
-        terminal.say(f"  a bearer token     {elsewhere}.venv/bin/python cli.py token --user alice")
+        terminal.say(f"  a user's token     {elsewhere}{_CLI} token --user alice")
+    terminal.say(f"  a backend's key    {elsewhere}{_CLI} api-keys create --name backend --scope service")
     terminal.say(terminal.colour("\nCtrl-C stops everything.", "bold"))
 
 

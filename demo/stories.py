@@ -27,7 +27,7 @@ _REMINDER_TIMEOUT = timedelta(seconds=30)
 class _Fast:
     owner: str
     path: str
-    url: str  # what the app opens
+    opens: str  # the path in its deep link; what is around it is the app's own
     session_id: UUID
     due_at: datetime
 
@@ -52,7 +52,7 @@ class FastStory(Story):
         came = await asyncio.gather(*(self._await_reminder(phone, alices_fast) for phone in alices))
         await until(alices_fast.due_at + _SECOND_REMINDER_TIMEOUT)
         for phone in (phone for phone, has_come in zip(alices, came, strict=True) if has_come):
-            await self.say_screen(phone, alices_fast.url)
+            await self.say_screen(phone, alices_fast.opens)
         await self._check_silence(bobs, bobs_fast)
 
     async def _start(self, user: str, due_in: timedelta) -> _Fast:
@@ -62,13 +62,13 @@ class FastStory(Story):
         answer = await self.api(user, "PUT", path, {"ends_at": ends_at.isoformat(), "reminder_minutes": [1]})
         due_at = datetime.fromisoformat(answer["reminders"][0]["due_at"])
         self.say(f"{user} starts a fast. Its reminder is due in {due_in.seconds} s, at {due_at:%H:%M:%S} UTC.")
-        return _Fast(user, path, f"fastbell://fasting-sessions/{session_id}", session_id, due_at)
+        return _Fast(user, path, f"fasting-sessions/{session_id}", session_id, due_at)
 
     async def _await_reminder(self, phone: StagePhone, fast: _Fast) -> bool:
         """Wait until one phone has its reminder, and print how late it was."""
         try:
             async with asyncio.timeout((fast.due_at + _REMINDER_TIMEOUT - datetime.now(UTC)).total_seconds()):
-                push = await self.await_push(phone, fast.url)
+                push = await self.await_push(phone, fast.opens)
         except TimeoutError:
             state = (await self.api(fast.owner, "GET", fast.path))["reminders"][0]["state"]
             waited = f"{phone.name} got no reminder within {_REMINDER_TIMEOUT.seconds} s of the due instant"
@@ -79,7 +79,7 @@ class FastStory(Story):
         return True
 
     async def _check_silence(self, phone: StagePhone, fast: _Fast) -> None:
-        _, pushes = await self.look(phone, fast.url)
+        _, pushes = await self.look(phone, fast.opens)
         if pushes:
             self.say_failure(f"{phone.name} got a reminder {times(len(pushes))} although the fast had ended.")
         else:
@@ -101,7 +101,7 @@ class MessageStory(Story):
         asleep = StagePhone("bob", simulated[-1], "" if len(simulated) > 1 else "other ")
         await self.sign_in("bob", [asleep])
         conversation_id = uuid4()
-        path, url = f"/v1/conversations/{conversation_id}", f"fastbell://conversations/{conversation_id}"
+        path, opens = f"/v1/conversations/{conversation_id}", f"conversations/{conversation_id}"
         await self.api("backend", "PUT", path, {"member_ids": ["alice", "bob"]}, "service")
         stream = self._stream(online)
         try:
@@ -112,18 +112,18 @@ class MessageStory(Story):
                 await self.api("alice", "PUT", f"{path}/messages/{uuid4()}", {"body": _TEXT})
                 took = 1000 * (time.monotonic() - began)
                 self.say(f"alice writes to bob. The API accepts the message after {took:.0f} ms.")
-                seq = await self._await_item(stream, online, url)
+                seq = await self._await_item(stream, online, opens)
                 await self._sync(online, seq)
-                await self.await_push(asleep, url)
+                await self.await_push(asleep, opens)
                 self.say(f"{PROVIDER_NAMES[asleep.provider]} received the push for {asleep.name}.")
         except TimeoutError:
             self.say_failure(f"the message did not reach both phones within {_MESSAGE_TIMEOUT:.0f} s.")
             return
         finally:
             await stream.aclose()
-        await self.say_screen(asleep, url)
+        await self.say_screen(asleep, opens)
         await asyncio.sleep(_PUSH_TIMEOUT)
-        _, pushes = await self.look(online, url)
+        _, pushes = await self.look(online, opens)
         if pushes:
             self.say_failure(f"{online.name} got a push {times(len(pushes))} although it was connected.")
         else:
@@ -145,9 +145,9 @@ class MessageStory(Story):
                 if line.startswith("data:"):
                     yield json.loads(line.removeprefix("data:"))
 
-    async def _await_item(self, stream: AsyncGenerator[Any], phone: StagePhone, url: str) -> int:
+    async def _await_item(self, stream: AsyncGenerator[Any], phone: StagePhone, opens: str) -> int:
         async for item in stream:
-            if item["url"] == url:
+            if opens in item["url"]:
                 lag = (datetime.now(UTC) - datetime.fromisoformat(item["created_at"])) / timedelta(milliseconds=1)
                 self.say(f"{phone.name} gets the message through its stream {lag:.0f} ms later.")
                 return int(item["seq"])

@@ -33,6 +33,7 @@ _AT_ONCE = 20  # dispatches under way in one process
 _MAX_WAITING = 1000  # beyond this an API process leaves its rows to the sweepers
 _SWEEP_EVERY = 1.0  # seconds
 _SWEEP_MOST = 200
+_UNHURRIED = 20  # of these in a second, if Temporal has to know of a fast only much later: an import must not fill it
 _SUBJECT_IDS = {
     fasting_sessions.OUTBOX_KIND: "session_id",
     messages.OUTBOX_KIND: "message_id",
@@ -79,11 +80,14 @@ class Relay:
         A slow dispatch delays no later one.
         """
         under_way: set[asyncio.Task[None]] = set()
+        loop, unhurried_at = asyncio.get_running_loop(), 0.0
         try:
             while True:
                 room, due = _SWEEP_MOST - len(under_way), 0
                 try:
-                    entries = await self._lease(room)
+                    has_time = loop.time() >= unhurried_at
+                    entries = await self._lease(room, _UNHURRIED if has_time else 0)
+                    unhurried_at = loop.time() + 1.0 if has_time else unhurried_at
                     under_way |= {asyncio.create_task(self.dispatch(entry)) for entry in entries}
                     due = len(entries)
                 except Exception as error:  # noqa: BLE001 -- a sweeper that dies is worse than any error
@@ -98,7 +102,7 @@ class Relay:
 
     async def sweep(self) -> int:
         """Dispatch the rows that are due; returns how many there were."""
-        due = await self._lease(_SWEEP_MOST)
+        due = await self._lease(_SWEEP_MOST, None)
         await asyncio.gather(*(self.dispatch(entry) for entry in due))
         return len(due)
 
@@ -137,12 +141,12 @@ class Relay:
         for task in self._under_way:
             task.cancel()
 
-    async def _lease(self, most: int) -> Sequence[outbox.OutboxEntry]:
+    async def _lease(self, most: int, unhurried: int | None) -> Sequence[outbox.OutboxEntry]:
         held = frozenset(self._held)
         async with self._sessions.begin() as db:
             if held:
                 await outbox.give_back(db, held)
-            due = await outbox.lease_due(db, most) if most else ()
+            due = await outbox.lease_due(db, most, unhurried) if most else ()
         self._held -= held
         return due
 

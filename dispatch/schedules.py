@@ -57,7 +57,7 @@ def findings(name: str, result: Mapping[str, Any]) -> str:
     words = {"orphans": "push tasks made dead", "sessions": "fasts started again", "handoffs": "messages started again"}
     if name == RETENTION:
         words = {what: f"{what.replace('_', ' ')} deleted" for what in RetentionTarget}
-    parts = [f"{result[field]} {said}" for field, said in words.items() if result.get(field)]
+    parts = [f"{result[field]} {text}" for field, text in words.items() if result.get(field)]
     return ", ".join(parts) or "nothing"
 
 

@@ -38,11 +38,13 @@ from workflows.status import ABOUT_HANDOFF, ABOUT_REDRIVE, ABOUT_REMINDERS, ABOU
 from workflows.webhook_follower import WebhookFollower
 
 _RPC_TIMEOUT = timedelta(seconds=5)
+_MISSED_AFTER = timedelta(seconds=5)  # of a workflow task: if its worker is killed meanwhile, another one has it then
 _COMMON: dict[str, Any] = {  # a running one continues; after an ended one another starts
     "task_queue": WORKFLOW_QUEUE,
     "id_conflict_policy": WorkflowIDConflictPolicy.USE_EXISTING,
     "id_reuse_policy": WorkflowIDReusePolicy.ALLOW_DUPLICATE,
     "rpc_timeout": _RPC_TIMEOUT,
+    "task_timeout": _MISSED_AFTER,
 }
 
 

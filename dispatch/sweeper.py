@@ -155,11 +155,11 @@ class Sweeper:
         if not unopened:
             return []
         user_ids = {each.user_id for each in unopened}
-        wishes, zones = await preferences.of_users(db, user_ids), await device_tokens.time_zones(db, user_ids)
+        by_user, zones = await preferences.of_users(db, user_ids), await device_tokens.time_zones(db, user_ids)
 
         def is_wanted(each: Unopened) -> bool:
-            wish = wishes.get(each.user_id, Preferences())
-            return not unwanted_everywhere(Kind.REMINDER, wish, each.due_at, zones.get(each.user_id, ()))
+            preferred = by_user.get(each.user_id, Preferences())
+            return not unwanted_everywhere(Kind.REMINDER, preferred, each.due_at, zones.get(each.user_id, ()))
 
         wanted = [each for each in unopened if is_wanted(each)]
         opened = await orphans.entered(db, {_message(each) for each in wanted})

@@ -52,7 +52,6 @@ def check_may_sync(standing: InstallationStanding) -> None:
 
 
 LONGEST_TOKEN = 4096  # characters
-LONGEST_LOCALE = 35  # characters, as BCP 47 recommends (RFC 5646, 4.4.1)
 LONGEST_VERSION = 50  # characters
 
 
@@ -69,9 +68,6 @@ _TOKEN_FORMS = {
 
 _LEAST_VARIETY = 8  # different characters; 64 random hexadecimal digits never have fewer
 
-# A language, then subtags: as BCP 47 has them, or ICU (en_US@rg=gbzzzz), POSIX (de_DE.UTF-8) and Java (zh_CN_#Hans).
-_LOCALE = re.compile(r"([A-Za-z]{2,3})((?:[-_][A-Za-z0-9]{1,8})*)(?![A-Za-z0-9])")
-
 
 def token(provider: Provider, value: str) -> str:
     """Check a token's form; raises InvalidField. APNs' digits are given in lower case."""
@@ -82,25 +78,6 @@ def token(provider: Provider, value: str) -> str:
     if len(set(normalized)) < _LEAST_VARIETY:
         raise InvalidField("token", f"A token has {_LEAST_VARIETY} different characters or more.")
     return normalized
-
-
-def locale(value: object) -> str | None:
-    """Give a locale in the form of BCP 47, without keywords, encoding or overlong parts; None if it is none."""
-    match = _LOCALE.match(value.strip()) if isinstance(value, str) else None
-    if match is None:
-        return None
-    kept = match[1]
-    for subtag in match[2].replace("_", "-").split("-")[1:]:
-        if len(kept) + 1 + len(subtag) > LONGEST_LOCALE:
-            break
-        kept = f"{kept}-{subtag}"
-    return kept
-
-
-def language(value: str | None) -> str | None:
-    """Give a locale's language in lower case; None if it has none."""
-    known = locale(value)
-    return None if known is None else known.split("-", 1)[0].lower()
 
 
 def time_zone(value: object) -> str | None:

@@ -55,7 +55,7 @@ def _written(value: object) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class UserEvent:
     """One event of the feed."""
 
     id: int  # grows along the feed; the cursor

@@ -1,4 +1,4 @@
-"""Kinds of notification. A new kind needs an entry here, and its texts in `domain/wording.py`."""
+"""Kinds of notification. A new kind needs an entry here, and its texts in `domain/presentation.toml`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -44,46 +44,43 @@ class Rules:
     useful_for: timedelta | None  # how long a push is useful after its due instant; None: each reminder has its own
     urgency: int  # Temporal's priority key, 1 goes first; workflows of older releases have 3
     line: str  # format of the collapse key: pushes with the same key replace each other on the screen
-    url: str  # format of the deep link that a tap opens
+    path: str  # format of the deep link's path
     yields_to_presence: bool  # a connected phone gets a push only if it does not acknowledge
     observes_quiet_hours: bool
-    channel: str | None  # of Android; None, or one that the app lacks: its default channel
 
     def collapse_key(self, conversation_id: UUID) -> str:
         """Give the collapse key; at most 64 bytes (APNs' limit)."""
         return self.line.format(id=conversation_id)
 
-    def deep_link(self, conversation_id: UUID) -> str:
-        """Give the deep link that a tap opens."""
-        return self.url.format(id=conversation_id)
+    def path_to(self, conversation_id: UUID) -> str:
+        """Give the path of the deep link that a tap opens."""
+        return self.path.format(id=conversation_id)
 
 
 RULES: Mapping[Kind, Rules] = {
     Kind.REMINDER: Rules(
         subject=Subject.SESSION,
         priority=Priority.REMINDER,
-        is_wanted=lambda wishes: wishes.reminders,
-        preview=lambda wishes: wishes.reminder_preview,
+        is_wanted=lambda preferences: preferences.reminders,
+        preview=lambda preferences: preferences.reminder_preview,
         useful_for=None,
         urgency=1,
         line="fasting-session/{id}",
-        url="fastbell://fasting-sessions/{id}",
+        path="fasting-sessions/{id}",
         yields_to_presence=False,
         observes_quiet_hours=True,
-        channel="reminders",
     ),
     Kind.MESSAGE: Rules(
         subject=Subject.MESSAGE,
         priority=Priority.MESSAGE,
-        is_wanted=lambda wishes: wishes.messages,
-        preview=lambda wishes: wishes.message_preview,
+        is_wanted=lambda preferences: preferences.messages,
+        preview=lambda preferences: preferences.message_preview,
         useful_for=timedelta(days=1),
         urgency=4,
         line="conversation/{id}",
-        url="fastbell://conversations/{id}",
+        path="conversations/{id}",
         yields_to_presence=True,
         observes_quiet_hours=True,
-        channel="messages",
     ),
     Kind.TEST: Rules(
         subject=Subject.NOTHING,
@@ -93,9 +90,8 @@ RULES: Mapping[Kind, Rules] = {
         useful_for=timedelta(minutes=5),
         urgency=5,
         line="test/{id}",
-        url="fastbell://test-push",
+        path="test-push",
         yields_to_presence=False,
         observes_quiet_hours=False,
-        channel=None,
     ),
 }

@@ -48,6 +48,7 @@ class Circumstances:
     preferences: Preferences
     now: datetime
     time_zone: str | None = None  # of the phone, by its last registration
+    is_erased: bool = False  # the message has lost its text with its sender
 
 
 def useless(kind: Kind, minutes: int | None, due_at: datetime, around: Circumstances) -> str | None:
@@ -58,8 +59,8 @@ def useless(kind: Kind, minutes: int | None, due_at: datetime, around: Circumsta
         case Subject.SESSION:
             return withheld(around.session, minutes, due_at, around.preferences, (around.time_zone,))
         case Subject.MESSAGE:
-            wish = unwanted(kind, around.preferences, around.now, around.time_zone)
-            return wish if around.is_member else "not_a_member"
+            reason = unwanted(kind, around.preferences, around.now, around.time_zone)
+            return "message_erased" if around.is_erased else reason if around.is_member else "not_a_member"
         case Subject.NOTHING:
             return unwanted(kind, around.preferences, around.now, around.time_zone)
         case never:
@@ -89,8 +90,8 @@ def unwanted_everywhere(
     kind: Kind, preferences: Preferences, at: datetime, time_zones: Collection[str | None]
 ) -> str | None:
     """Say why none of a person's phones should get a push of this kind at that instant; None when one should."""
-    wishes = [unwanted(kind, preferences, at, each) for each in time_zones or (None,)]
-    return wishes[0] if all(wishes) else None
+    reasons = [unwanted(kind, preferences, at, each) for each in time_zones or (None,)]
+    return reasons[0] if all(reasons) else None
 
 
 def unwanted(kind: Kind, preferences: Preferences, at: datetime, time_zone: str | None) -> str | None:

@@ -32,8 +32,8 @@ class Message:
     message_id: UUID
     conversation_id: UUID
     number: int  # counts the conversation's messages from 1
-    sender_id: str
-    body: str = field(repr=False)
+    sender_id: str | None  # None, as the body: the sender was erased
+    body: str | None = field(repr=False)
     created_at: datetime
 
 
@@ -50,11 +50,7 @@ class LogItem:
     sender_id: str | None
     body: str | None = field(repr=False)
     reminder_minutes: int | None
-
-    @property
-    def url(self) -> str | None:
-        """Give the deep link."""
-        return None if self.kind is None else RULES[self.kind].deep_link(self.conversation_id)
+    url: str = ""  # the deep link of the app that reads it
 
 
 def check_repeat(posted: Message, sender_id: str, body: str) -> None:

@@ -1,6 +1,8 @@
 """Names: of workflows, task queues and search attributes; digests of secrets and users."""
 
 import hashlib
+import hmac
+import secrets
 from urllib.parse import quote
 from uuid import UUID
 from zlib import crc32
@@ -11,6 +13,11 @@ from domain.push import Provider
 def digest(secret: str) -> bytes:
     """Give SHA-256 over the UTF-8 bytes. Secrets are random and long, so they need no salt."""
     return hashlib.sha256(secret.encode()).digest()
+
+
+def keyed_digest(user_id: str, key: bytes | None) -> bytes:
+    """Give HMAC-SHA256 of a user id. Without a key it is that of a random key, so that nobody can test a guess."""
+    return hmac.digest(key or secrets.token_bytes(32), user_id.encode(), "sha256")
 
 
 WORKFLOW_QUEUE = "fastbell"

@@ -87,7 +87,7 @@ class QuietHours:
         if self.time_zone is not None:
             return zone(self.time_zone)
         named = (each for each in (phone_zone, self.fallback_zone, "UTC") if each is not None)
-        return next((found for each in named if (found := zone(each)) is not None), None)
+        return next((known for each in named if (known := zone(each)) is not None), None)
 
 
 class Preview(StrEnum):

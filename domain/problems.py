@@ -94,6 +94,11 @@ class Quotas:
 UNLIMITED = Quotas()
 
 
+def being_erased() -> Conflict:
+    """Say that a person who is being erased may come back once that is done."""
+    return Conflict("being-erased", "This person is being erased. Try again when the erasure is done.")
+
+
 def too_many_fasts(most: int) -> Conflict:
     """Say that another fast has to end first."""
     return Conflict(

@@ -6,6 +6,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from domain.kinds import Kind
+from domain.presentation import Look
 
 APP_ID = r"^[A-Za-z0-9._-]+$"  # the form of an app's name: bundle ids and package names have it
 LONGEST_APP_ID = 155  # characters
@@ -66,6 +67,8 @@ class Push:
     collapse_key: str | None  # at most 64 bytes; replaces an earlier one; None: no retry in doubt
     thread_id: str  # groups the notifications of one conversation on the lock screen
     expires_at: datetime  # aware UTC; the push is not useful afterwards
+    look: Look
+    badge: int | None = None  # the number on the app's icon; None: it stays
     public_key: bytes | None = None  # X25519, of the installation; seals the text
     sounds: bool = True  # False: it replaces a notification without a sound
     validate_only: bool = False  # FCM checks it, no phone shows it; APNs cannot do that

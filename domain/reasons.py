@@ -15,8 +15,8 @@ NOT_TAKEN = frozenset({
     "InternalServerError", "ServiceUnavailable", "Shutdown", "INTERNAL", "UNAVAILABLE", "http_500", "http_503",
 })  # fmt: skip
 
-# A push that is dead with one of these died of the token-error cutoff; otherwise such a push is settled as refused.
-TOKEN_REFUSED = frozenset({
+# Token errors. A push that is dead with one died of the token-error cutoff; otherwise it is settled as refused.
+TOKEN_ERRORS = frozenset({
     "BadDeviceToken", "DeviceTokenNotForTopic", "ExpiredToken", "Unregistered",
     "INVALID_ARGUMENT_TOKEN", "SENDER_ID_MISMATCH", "UNREGISTERED",
 })  # fmt: skip
@@ -36,6 +36,8 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     "the person has switched off pushes of messages.": ("messages_off",),
     "it falls into the person's quiet hours.": ("quiet_hours",),
     "the person has left the conversation.": ("not_a_member",),
+    "its sender was erased, and its text with them.": ("message_erased",),
+    "all data of the person is being deleted.": ("being_erased",),
     "the app has already read it.": ("synced",),
     "a newer push replaced it on the screen.": ("superseded",),
     "this person registered more phones than are allowed. Opening the app there registers it again.": (
@@ -63,7 +65,7 @@ _BY_MEANING: Mapping[str, tuple[str, ...]] = {
     "another push that it would replace on the screen is being sent.": ("line_taken",),
     "it is already being sent.": ("call_under_way",),
     "the worker was stopped, and another one takes over.": ("worker_shutdown", "closing"),
-    "the worker stalled, and another one takes over.": ("worker_stood_still",),
+    "the worker stalled, and another one takes over.": ("worker_stood_still", "taken_over"),
     "storing the result of the call failed, and is tried again.": ("outcome_not_stored",),
     "the result is known, but the answer that came with it could not be stored.": ("unstorable_answer",),
     "the worker stopped before it stored the result of the call.": ("worker_lost",),
@@ -181,8 +183,8 @@ def meaning(reason: str, provider: Provider | None = None) -> str | None:
     if status := _STATUS.fullmatch(reason):
         sentence = _Why.STATUS if status[1] == "http" else _Why.STATUS_OF_PROXY
         return sentence.format(provider=PROVIDERS[provider], status=status[2])
-    found = _MEANINGS.get(reason)
-    return None if found is None else found.format(provider=PROVIDERS[provider])
+    meant = _MEANINGS.get(reason)
+    return None if meant is None else meant.format(provider=PROVIDERS[provider])
 
 
 def why(reason: str | None, provider: Provider | None = None) -> str:
@@ -192,7 +194,7 @@ def why(reason: str | None, provider: Provider | None = None) -> str:
 
 def why_then(reason: str | None, provider: Provider | None = None) -> str:
     """Say how a call ended, or what held a push up, that has gone on since, so nobody has to act."""
-    if reason in TOKEN_REFUSED:
+    if reason in TOKEN_ERRORS:
         return _Why.TOKEN_REFUSED_THEN.format(provider=PROVIDERS[provider])
     return _TO_ACT.sub("", why(reason, provider))
 
@@ -207,10 +209,10 @@ def why_so(state: str, reason: str | None, provider: Provider | None = None) -> 
 
     Where it was redriven since, what was said of the token is of that time.
     """
-    if state == TaskState.DEAD and reason in TOKEN_REFUSED:
+    if state == TaskState.DEAD and reason in TOKEN_ERRORS:
         return _Why.DIED_OF_CUTOFF.format(provider=PROVIDERS[provider])
     is_over = state in {TaskState.UNREGISTERED, TaskState.REJECTED}
-    return why_then(reason, provider) if reason in TOKEN_REFUSED and not is_over else why(reason, provider)
+    return why_then(reason, provider) if reason in TOKEN_ERRORS and not is_over else why(reason, provider)
 
 
 def is_unclear(outcome: str | None, reason: str | None) -> bool:

@@ -163,6 +163,7 @@ PRESENT: Mapping[WaitsFor, str] = {
     WaitsFor.ROUTE: "{head} Sending to {phones} is paused{rest}: {why}{trial}{next}{until}",
     WaitsFor.RETRY: "{head} It waits for another try: {why}{next}{until}",
     WaitsFor.DUE: "{head} No obstacle is known.{until}",
+    WaitsFor.TAKEOVER: "{head} The worker that held it has stopped. Another worker takes it over.{until}",
     WaitsFor.TURN: "{head} No obstacle is known: the workers are busy or late.{until}",
     WaitsFor.NOTHING: "{head} No obstacle is known.{until}",
 }

@@ -1,7 +1,8 @@
 """Fasting sessions: their states and the rules for their times."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
@@ -13,6 +14,9 @@ EARLIEST_START = timedelta(days=1)  # how far ahead a fast may start
 MAX_REMINDERS = 5
 MAX_REMINDER_MINUTES = 1440
 DEFAULT_REMINDER_MINUTES = (30,)
+MAX_LABELS = 10
+LONGEST_LABEL = 100  # characters
+LABEL_NAME = re.compile(r"[A-Za-z0-9_-]{1,50}")
 
 
 class SessionStatus(StrEnum):
@@ -39,12 +43,20 @@ class FastingSession:
     rev: int
     late_minutes: tuple[int, ...] = ()  # those reminders that were added too late
     follows_preferences: bool = False  # its reminder minutes follow its user's preferences
+    labels: Mapping[str, str] = field(default_factory=dict, repr=False)  # name -> text, for the app's own texts
 
 
 def readable_minutes(stored: Iterable[object]) -> tuple[int, ...]:
     """Give the valid ones of stored reminder minutes, each once; an array may hold nulls and arrays."""
     minutes = dict.fromkeys(each for each in stored if isinstance(each, int) and 0 <= each <= MAX_REMINDER_MINUTES)
     return tuple(minutes)[:MAX_REMINDERS]
+
+
+def readable_labels(stored: object) -> dict[str, str]:
+    """Give the valid ones of stored labels."""
+    named = stored.items() if isinstance(stored, dict) else ()
+    valid = ((name, text) for name, text in named if isinstance(text, str) and len(text) <= LONGEST_LABEL)
+    return dict([each for each in valid if LABEL_NAME.fullmatch(str(each[0]))][:MAX_LABELS])
 
 
 def check_times(started_at: datetime, ends_at: datetime, now: datetime) -> None:

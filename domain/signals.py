@@ -8,18 +8,6 @@ from domain.push import Route
 
 LATELY = timedelta(minutes=15)  # since pushes were due, or died
 
-TOKEN_ERRORS = frozenset(
-    {
-        "Unregistered",
-        "ExpiredToken",
-        "BadDeviceToken",
-        "DeviceTokenNotForTopic",
-        "UNREGISTERED",
-        "INVALID_ARGUMENT_TOKEN",
-        "SENDER_ID_MISMATCH",
-    }
-)
-
 UNCALLED_FOR_US = frozenset({"app_not_configured", "oauth_refused"})  # without a call that could be refused
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from domain.kinds import Kind
 from domain.push import FAILED, Provider, TaskState
-from domain.reasons import why, why_so
+from domain.reasons import PROVIDERS, TOKEN_ERRORS, why, why_so, why_then
 from domain.timeline import Event, TimelineItem
 from domain.timeline_words import duration
 
@@ -32,6 +32,13 @@ class SummaryState(StrEnum):
     OTHER = "other"  # of a newer release
 
 
+class TokenSince(StrEnum):
+    """What a phone's token is now, after it was refused."""
+
+    ACTIVE = "active"  # kept, or registered again
+    INVALIDATED = "invalidated"
+
+
 @dataclass(frozen=True, slots=True)
 class SettledPushes:
     """The pushes of one message to one person that have the same state, provider and reason."""
@@ -45,6 +52,7 @@ class SettledPushes:
     late: timedelta | None = None  # the latest of them; None: lateness means nothing here
     opened: int = 0
     synced: int = 0
+    token: TokenSince | None = None  # only where it was refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +91,9 @@ class _Says(StrEnum):
     WITHDRAWN = "Not sent to {phones}: {why}"
     EXPIRED = "Expired before it was accepted, on {phones}: {why}"
     REJECTED = "Refused for {phones}: {why}"
+    UNREGISTERED = "The token of {phones} was refused by {provider}.{now}"
+    REGISTERED_NOW = " It is active now: the phone registered again, or the refusal was about an older registration."
+    TO_OPEN = " Opening the app there once fixes it."
     DEAD = "Given up for {phones}: {why}"
     PENDING = "Not settled yet on {phones}."
     OTHER = "A newer release recorded what this one cannot read."
@@ -92,9 +103,19 @@ _BY_STATE = {
     TaskState.WITHDRAWN: _Says.WITHDRAWN,
     TaskState.EXPIRED: _Says.EXPIRED,
     TaskState.REJECTED: _Says.REJECTED,
-    TaskState.UNREGISTERED: _Says.REJECTED,
     TaskState.DEAD: _Says.DEAD,
     TaskState.PENDING: _Says.PENDING,
+}
+_NOW = {None: "", TokenSince.ACTIVE: _Says.REGISTERED_NOW, TokenSince.INVALIDATED: _Says.TO_OPEN}
+# What may have changed since, in the past tense
+_THEN = {
+    "no_active_token": "the phone had no active token.",
+    "quiet_hours": "it fell into the person's quiet hours.",
+    "reminders_off": "the person had switched off reminders.",
+    "messages_off": "the person had switched off pushes of messages.",
+    "not_a_member": "the person had left the conversation.",
+    "synced": "the app had already read it.",
+    "token_transferred": "another account had signed in on the phone.",
 }
 SKIPPED = "Skipped: its time had passed when it was set."
 ENDED_BEFORE = "Not sent: {why}"
@@ -167,14 +188,26 @@ def _settled(group: SettledPushes) -> str:
     phones = _phones(group.phones)
     if group.state is TaskState.ACCEPTED:
         return _Says.VALIDATED.format(phones=phones, why=why(group.reason, group.provider))
-    return _BY_STATE[group.state].format(phones=phones, why=why_so(group.state, group.reason, group.provider))
+    if group.state is TaskState.UNREGISTERED:
+        provider = PROVIDERS[group.provider]
+        return _Says.UNREGISTERED.format(phones=phones, provider=provider, now=_NOW[group.token])
+    return _BY_STATE[group.state].format(phones=phones, why=_why(group))
+
+
+def _why(group: SettledPushes) -> str:
+    """Say why in words that stay true, without what somebody had to do then."""
+    if group.reason in TOKEN_ERRORS:
+        return why_so(group.state, group.reason, group.provider)
+    return _THEN.get(group.reason or "") or why_then(group.reason, group.provider)
 
 
 def _withheld(decision: WithheldReason) -> str:
     if decision.phones is not None:
-        return _Says.WITHHELD_FROM.format(phones=_phones(decision.phones), why=why(decision.reason))
-    is_nowhere = decision.reason == "no_active_token"
-    return _Says.WITHHELD.format(why=_Says.NO_PHONE if is_nowhere else why(decision.reason))
+        reason = _THEN.get(decision.reason) or why_then(decision.reason)
+        return _Says.WITHHELD_FROM.format(phones=_phones(decision.phones), why=reason)
+    if decision.reason == "no_active_token":
+        return _Says.WITHHELD.format(why=_Says.NO_PHONE)
+    return _Says.WITHHELD.format(why=_THEN.get(decision.reason) or why_then(decision.reason))
 
 
 def _phones(count: int) -> str:

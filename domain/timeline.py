@@ -27,6 +27,7 @@ class WaitsFor(StrEnum):
     ROUTE = "route"  # the breaker is open
     RETRY = "retry"  # an error of its own, such as too many pushes to this phone
     DUE = "due"  # its due instant
+    TAKEOVER = "takeover"  # the worker that holds it shows no life: another one takes it over
     TURN = "turn"  # it is late without a known obstacle
     NOTHING = "nothing"  # it is being sent at this moment
 
@@ -67,6 +68,7 @@ class Unsettled:
     workers: int  # alive
     temporal_answers: bool  # as far as the workers know
     route: RouteNow
+    holder_is_lost: bool = False  # the worker in which it waits shows no life
 
 
 def waits_for(push: Unsettled) -> WaitsFor:
@@ -99,6 +101,8 @@ def _by_the_clock(push: Unsettled) -> WaitsFor:
         return WaitsFor.DUE
     if push.next_attempt_at is not None and push.next_attempt_at > push.now:
         return WaitsFor.RETRY if push.last_reason else WaitsFor.NOTHING
+    if push.holder_is_lost:
+        return WaitsFor.TAKEOVER
     late_since = max(push.due_at, push.next_attempt_at or push.due_at)
     return WaitsFor.TURN if late_since + A_MOMENT <= push.now else WaitsFor.NOTHING
 

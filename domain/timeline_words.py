@@ -9,7 +9,7 @@ from domain.kinds import Kind
 from domain.preferences import QuietHours
 from domain.preferences import in_words as zone_in_words
 from domain.push import Provider, TaskState
-from domain.reasons import PROVIDERS, TOKEN_REFUSED, UNCALLED, is_unclear, why, why_not, why_so, why_then
+from domain.reasons import PROVIDERS, TOKEN_ERRORS, UNCALLED, is_unclear, why, why_not, why_so, why_then
 from domain.sentences import PAST, PERMISSION_TOLD, PRESENT, SHOWS, STANDINGS, Past, Present
 from domain.timeline import Event, Happening, WaitsFor
 
@@ -68,7 +68,7 @@ def _waits(what: Happening) -> str:
         "temporal": Present.OWED if _has(what, "owed_since") else Present.SILENT,
     }
     sentence = PRESENT[waits]
-    if waits is WaitsFor.REDRIVE and what.reason in TOKEN_REFUSED:
+    if waits is WaitsFor.REDRIVE and what.reason in TOKEN_ERRORS:
         sentence = Present.CUTOFF_OVER
     elif waits is WaitsFor.RETRY and what.reason == "brake_engaged":
         sentence = Present.ROUTE_RESUMED
@@ -121,7 +121,7 @@ def _answered(what: Happening) -> str:
     again = Past.ASKED_FOR_PATIENCE if _has(what, "asked_until") else again
     if what.reason in UNCALLED:
         return Past.NO_CALL + again
-    if what.reason in TOKEN_REFUSED and what.detail.get("cutoff_at"):
+    if what.reason in TOKEN_ERRORS and what.detail.get("cutoff_at"):
         return Past.REFUSED_IN_A_MASS
     return Past.ANSWERED + (Past.UNCLEAR if is_unclear(outcome, what.reason) else "") + again
 
@@ -167,7 +167,7 @@ def _expired(what: Happening) -> str:
 def _dead(what: Happening) -> str:
     expired = _is_past(what, "expires_at")
     at_its_end = _has(what, "ended_at") and _instant(what, "ended_at") >= _instant(what, "expires_at")
-    if what.reason in TOKEN_REFUSED:
+    if what.reason in TOKEN_ERRORS:
         died = Past.DIED_OF_CUTOFF
     elif what.reason == "brake_engaged":
         died = Past.DIED_BEHIND_CUTOFF
@@ -182,7 +182,7 @@ def _dead(what: Happening) -> str:
 
 
 def _redriven(what: Happening) -> str:
-    return Past.REDRIVEN_AFTER_CUTOFF if what.reason in TOKEN_REFUSED else PAST[Event.REDRIVEN]
+    return Past.REDRIVEN_AFTER_CUTOFF if what.reason in TOKEN_ERRORS else PAST[Event.REDRIVEN]
 
 
 def _fast_started(what: Happening) -> str:

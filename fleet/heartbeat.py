@@ -81,7 +81,7 @@ class Heartbeat:
         self._heartbeat_timings = heartbeat_timings
         self._process = process
         self._reaches_temporal = reaches_temporal
-        self._worker_id = uuid4()
+        self.worker_id = uuid4()
         self._joined_at: datetime | None = None
         self._share = 0.0
         self._lapse: asyncio.TimerHandle | None = None
@@ -100,7 +100,7 @@ class Heartbeat:
         """Deregister, when the last send is over."""
         try:
             async with asyncio.timeout(_TIMEOUT), self._sessions.begin() as db:
-                await workers.leave(db, self._worker_id)
+                await workers.leave(db, self.worker_id)
         except Exception as error:  # noqa: BLE001 -- whatever ails the database; the others see that we are gone
             log.warning("stopped without deregistering", error=type(error).__name__)
 
@@ -124,7 +124,7 @@ class Heartbeat:
             async with self._sessions.begin() as db:
                 await workers.forget_dead(db, self._process.host, self._process.is_dead)
         async with self._sessions.begin() as db:
-            seen = await workers.beat(db, self._worker_id, self._report(), lives=self._heartbeat_timings.lives)
+            seen = await workers.beat(db, self.worker_id, self._report(), lives=self._heartbeat_timings.lives)
             if self._part(seen) < self._share:  # before the others can see that we know of them, and take theirs
                 self._take(self._part(seen))
         async with self._sessions() as db:

@@ -44,9 +44,9 @@ def _next_try(began: float) -> timedelta | None:
     info = activity.info()
     if info.is_local or info.schedule_to_close_timeout is None:
         return None
-    gone = info.started_time - info.scheduled_time + timedelta(seconds=time.monotonic() - began)
+    elapsed = info.started_time - info.scheduled_time + timedelta(seconds=time.monotonic() - began)
     usual = min(_LONGEST, _FIRST * 2 ** min(info.attempt - 1, 16))
-    delay = in_time(usual, info.schedule_to_close_timeout - gone)
+    delay = in_time(usual, info.schedule_to_close_timeout - elapsed)
     return None if delay == usual else delay
 
 

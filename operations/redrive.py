@@ -124,6 +124,7 @@ async def _accept(db: AsyncSession, tasks: Sequence[PushTask], actor: str) -> No
             state=TaskState.PENDING,
             next_attempt_at=func.clock_timestamp(),
             settled_at=None,
+            held_by=None,
             again_at=func.clock_timestamp(),
         ).returning(PushTask.task_id),
         execution_options={"synchronize_session": False},

@@ -67,6 +67,7 @@ _REVIVE = text("""
     ), revived AS (
         UPDATE push_tasks t
            SET state = 'pending', next_attempt_at = clock_timestamp(), settled_at = NULL, again_at = clock_timestamp(),
+               held_by = NULL,
                device_id = :device_id, provider = :provider, app_id = :app_id, environment = :environment
           FROM missed
          WHERE t.task_id = missed.task_id

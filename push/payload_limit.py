@@ -2,11 +2,12 @@
 
 import base64
 import json
-import unicodedata
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import replace
 from uuid import UUID
 
+import regex
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
@@ -14,7 +15,7 @@ from domain.kinds import Kind
 from domain.push import Push
 
 ELLIPSIS = "…"
-_JOINER = "\u200d"
+_CLUSTER = regex.compile(r"\X")  # what a person sees as one character: Unicode's annex 29
 SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305)  # CryptoKit: Curve25519_SHA256_ChachaPoly
 _PROBE = X25519PrivateKey.generate()
 BLOCK = 128  # bytes; texts are padded to a multiple, since a length may reveal a text
@@ -37,42 +38,30 @@ def fitted(push: Push, encode: Callable[[Push], bytes], limit: int) -> bytes:
 
 
 def shortened(text: str, length: int) -> str:
-    """Cut to at most `length` code points, never inside a visible character, and add an ellipsis."""
-    while 0 < length < len(text) and not _ends_before(text, length):
-        length -= 1
-    return text[:length].rstrip() + ELLIPSIS
+    """Cut to at most `length` code points, never inside a grapheme cluster, and add an ellipsis."""
+    ends = _ends(text)
+    return _cut(text, ends[bisect_right(ends, length) - 1])
 
 
 def _longest(text: str, encode: Callable[[str], bytes], limit: int) -> bytes:
-    fits, too_long = 0, len(text)
+    ends = _ends(text)
+    fits, too_long = 0, len(ends)
     while too_long - fits > 1:
         middle = (fits + too_long) // 2
-        if len(encode(shortened(text, middle))) <= limit:
+        if len(encode(_cut(text, ends[middle]))) <= limit:
             fits = middle
         else:
             too_long = middle
-    return encode(shortened(text, fits))
+    return encode(_cut(text, ends[fits]))
 
 
-def _ends_before(text: str, at: int) -> bool:
-    """Whether a new visible character begins at `at`; close to Unicode's annex 29."""
-    before, after = text[at - 1], text[at]
-    if _JOINER in {before, after} or unicodedata.category(after) in {"Mn", "Mc", "Me"}:
-        return False
-    if "\U0001f3fb" <= after <= "\U0001f3ff" or "\U000e0020" <= after <= "\U000e007f":  # skin tones, tags of flags
-        return False
-    return not (_is_flag_half(after) and _flag_halves_before(text, at) % 2)
+def _ends(text: str) -> list[int]:
+    """List where a cut may fall."""
+    return [0, *(each.end() for each in _CLUSTER.finditer(text))]
 
 
-def _is_flag_half(character: str) -> bool:
-    return "\U0001f1e6" <= character <= "\U0001f1ff"
-
-
-def _flag_halves_before(text: str, at: int) -> int:
-    start = at
-    while start > 0 and _is_flag_half(text[start - 1]):
-        start -= 1
-    return at - start
+def _cut(text: str, end: int) -> str:
+    return text[:end].rstrip() + ELLIPSIS
 
 
 def sealed(push: Push, public_key: bytes) -> str:

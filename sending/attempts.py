@@ -5,6 +5,7 @@ an end, a cancel or a transfer is either seen or comes after the attempt began.
 """
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -12,6 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import batch, collapse_groups, last_check, log, messages, push_attempts, push_tasks
 from db.engine import Sessions, present_instant, wait_briefly_for_locks
+from domain.presentation import Badge, Presentations
+from domain.presentation_file import SHIPPED
 from domain.push import TaskState
 from operations import revival as revivals
 from sending.precheck import (
@@ -24,15 +27,19 @@ from sending.precheck import (
     Hindrance,
     InFlight,
     Proceed,
+    TakenOver,
     Verdict,
     precheck,
 )
 
+SHIPPED_ALONE = Presentations(SHIPPED)
 _MOVED = Final(TaskState.WITHDRAWN, "token_changed")
 _UNREADABLE = Deferred(Hindrance("not_understood", timedelta(seconds=10)))  # a newer release may understand it
 
 
-async def check_pushes(sessions: Sessions, asks: Sequence[Claim | Hindered]) -> list[Verdict]:
+async def check_pushes(
+    sessions: Sessions, asks: Sequence[Claim | Hindered], presentations: Presentations = SHIPPED_ALONE
+) -> list[Verdict]:
     """Check each task a last time; begin an attempt, or note what hinders it, where it may be sent. One transaction."""
     async with sessions.begin() as db:
         await wait_briefly_for_locks(db)
@@ -44,6 +51,7 @@ async def check_pushes(sessions: Sessions, asks: Sequence[Claim | Hindered]) -> 
             pushes=await last_check.held(db, tasks, ATTEMPT_LEASE),
             under_way=await push_attempts.under_way(db, tried),
             final=await push_attempts.final(db, tried) if tried else {},
+            presentations=presentations.at_present(),
             now=await present_instant(db),
         )
         checked = precheck(tasks, {ask.task_id: ask for ask in asks}, facts)
@@ -69,6 +77,7 @@ async def check_pushes(sessions: Sessions, asks: Sequence[Claim | Hindered]) -> 
             db, [update for task in tasks if (update := _update(task, verdicts[task.task_id], facts.now))]
         )
         await messages.enter_reminders(db, [_message(task) for task in checked.entering])
+        await _count_unread(db, tasks, verdicts, facts.presentations)
         moved = [task for task in tasks if task.state is TaskState.PENDING and verdicts[task.task_id] == _MOVED]
         for installation_id in {task.installation_id for task in moved}:  # it has registered already
             await revivals.revive(db, facts.pushes.devices[installation_id])
@@ -93,6 +102,26 @@ async def unheld_pushes(sessions: Sessions, asks: Sequence[Claim | Hindered]) ->
     return [ask.task_id in free for ask in asks]
 
 
+async def _count_unread(
+    db: AsyncSession,
+    tasks: Sequence[push_tasks.Task],
+    verdicts: dict[UUID, Verdict],
+    presentations: Presentations,
+) -> None:
+    """Set the badges of pushes of apps that count unread items, those that enter the log now included."""
+    going = {
+        task: go
+        for task in tasks
+        if isinstance(go := verdicts[task.task_id], Proceed)
+        and presentations.of(task.route.app_id).badge is Badge.UNREAD
+    }
+    if going:
+        unread = await log.unread(db, {(task.user_id, task.installation_id) for task in going})
+        for task, go in going.items():
+            badge = unread.get((task.user_id, task.installation_id), 0)
+            verdicts[task.task_id] = replace(go, push=replace(go.push, badge=badge))
+
+
 async def _locked(db: AsyncSession, task_ids: Collection[UUID]) -> list[push_tasks.Task]:
     """Hold all tasks, after those are settled whose message the phone has read."""
     tasks = await push_tasks.locked(db, task_ids)
@@ -114,7 +143,7 @@ def _update(task: push_tasks.Task, verdict: Verdict, now: datetime) -> push_task
             return push_tasks.Update(task.task_id, TaskState.PENDING, reason, next_attempt_at=now + delay)
         case Final(state, settled_reason):
             return push_tasks.Update(task.task_id, state, settled_reason)
-        case InFlight():
+        case InFlight() | TakenOver():
             return None
 
 

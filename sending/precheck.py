@@ -16,6 +16,7 @@ from domain.back_off import in_time
 from domain.kinds import RULES, Subject
 from domain.last_check import CollapseGroupTurn, is_quiet
 from domain.preferences import Preview
+from domain.presentation import Presentations
 from domain.push import Push, Route, TaskState
 from domain.wording import Content, worded
 from push.payload_limit import is_usable
@@ -42,6 +43,7 @@ class Claim:
     """Ask for one push task to be checked, and for an attempt to be begun if all is well."""
 
     task_id: UUID
+    held_by: UUID | None = None  # the worker that the database has for it; None: its hold was not recorded
     attempt_id: UUID = field(default_factory=uuid4)  # of the attempt that it begins
 
 
@@ -51,6 +53,7 @@ class Hindered:
 
     task_id: UUID
     hindrance: Hindrance
+    held_by: UUID | None = None  # as in `Claim`
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,11 @@ class InFlight:
 
 
 @dataclass(frozen=True, slots=True)
+class TakenOver:
+    """Another worker has it: this one had stopped showing life."""
+
+
+@dataclass(frozen=True, slots=True)
 class Final:
     """The task's state is final."""
 
@@ -92,7 +100,7 @@ class Final:
     reason: str | None
 
 
-Verdict = Proceed | Deferred | InFlight | Final
+Verdict = Proceed | Deferred | InFlight | TakenOver | Final
 
 CHECK_FAILED = Hindrance("check_failed", timedelta(seconds=10))
 
@@ -104,6 +112,7 @@ class Facts:
     pushes: last_check.PushFacts
     under_way: Mapping[UUID, push_attempts.Begun]
     final: Mapping[UUID, push_attempts.FinalAttempt]
+    presentations: Presentations
     now: datetime
 
 
@@ -150,6 +159,8 @@ def _check(task: push_tasks.Task, ask: Claim | Hindered, facts: Facts) -> Verdic
     final = facts.final.get(task.task_id)
     if final is not None and (task.again_at is None or task.again_at < final.started_at):
         return Final(TaskState(final.outcome), final.reason)  # the task was locked when its call was over
+    if ask.held_by is not None and ask.held_by != task.held_by:
+        return TakenOver()
     under_way = facts.under_way.get(task.task_id)
     if under_way is not None and under_way.started_at + ATTEMPT_LEASE > facts.now:
         return InFlight(under_way.started_at + ATTEMPT_LEASE - facts.now)
@@ -192,7 +203,7 @@ def _begin(task: push_tasks.Task, claim: Claim, device: DeviceToken, facts: Fact
 def _silent_because(task: push_tasks.Task, facts: Facts) -> str | None:
     """Say why the phone must not ring now; None when it may."""
     at = max(facts.now, task.due_at)  # a push that is late rings late
-    if is_quiet(task.kind, facts.pushes.wishes(task), at, facts.pushes.time_zone(task)):
+    if is_quiet(task.kind, facts.pushes.preferences_of(task), at, facts.pushes.time_zone(task)):
         return "quiet_hours"
     group = facts.pushes.groups.get(task.task_id)
     return "sounded_lately" if group is not None and group.has_sounded else None
@@ -220,10 +231,11 @@ def _enters_the_log(task: push_tasks.Task, facts: Facts) -> bool:
 
 
 def _push(task: push_tasks.Task, attempt_id: UUID, device: DeviceToken, facts: Facts) -> Push:
-    rules, preferences = RULES[task.kind], facts.pushes.wishes(task)
-    content = _content(task, facts)
-    words = worded(task.kind, device.locale, rules.preview(preferences), content)
-    generic = worded(task.kind, device.locale, Preview.GENERIC, content)
+    """Decide all that the phone shows, by one version of the app's presentation: the one in use at this moment."""
+    kind, presentation = task.kind, facts.presentations.of(task.route.app_id)
+    content, preview = _content(task, facts), RULES[kind].preview(facts.pushes.preferences_of(task))
+    words = worded(presentation, kind, device.locale, preview, content)
+    generic = worded(presentation, kind, device.locale, Preview.GENERIC, content)
     return Push(
         task_id=task.task_id,
         attempt_id=attempt_id,
@@ -233,10 +245,11 @@ def _push(task: push_tasks.Task, attempt_id: UUID, device: DeviceToken, facts: F
         body=words.body,
         generic_title=generic.title,
         generic_body=generic.body,
-        url=rules.deep_link(task.conversation_id),
+        url=presentation.url(kind, task.conversation_id),
         collapse_key=task.collapse_key or None,
-        thread_id=task.collapse_key or str(task.conversation_id),
+        thread_id=presentation.thread_id(kind, task.conversation_id, task.collapse_key or str(task.conversation_id)),
         expires_at=task.expires_at,
+        look=presentation.looks[kind],
         public_key=_public_key(device),
         sounds=_silent_because(task, facts) is None,
         validate_only=task.validate_only,
@@ -255,4 +268,5 @@ def _public_key(device: DeviceToken) -> bytes | None:
 def _content(task: push_tasks.Task, facts: Facts) -> Content:
     session = facts.pushes.sessions.get(task.conversation_id)
     left = ceil((session.ends_at - facts.now) / timedelta(minutes=1)) if session else 0
-    return Content(min(left, task.reminder_minutes or 0), facts.pushes.bodies.get(task.task_id, ""))
+    labels = session.labels if session else {}
+    return Content(min(left, task.reminder_minutes or 0), facts.pushes.bodies.get(task.task_id, ""), labels)

@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 EVERY = timedelta(seconds=2)
 
-_PATHS = {"key_file", "service_account_file", "ca_file"}
+_PATHS = {"key_file", "service_account_file", "ca_file", "presentation"}
 _TABLES: dict[str, type[BaseModel]] = {"apns": ApnsSettings, "fcm": FcmSettings}
 
 
@@ -36,6 +36,17 @@ def each_app(file: Path) -> Iterator[tuple[str, AppSettings | ConfigError]]:
             yield app_id, _app(file.parent, app_id, table)
         except ConfigError as error:
             yield app_id, error
+
+
+def presentation_files(file: Path) -> dict[str, Path | None]:
+    """Name each app's presentation file, None where it has none; reads nothing else of an app. Raises ConfigError."""
+    named: dict[str, Path | None] = {}
+    for app_id, table in _tables(_content(file)).items():
+        name = table.get("presentation")
+        if name is not None and not isinstance(name, str):
+            raise ConfigError(f"APPS_FILE, app {app_id}: presentation must be the name of a file.")
+        named[app_id] = None if name is None else file.parent / name
+    return named
 
 
 class AppIds:

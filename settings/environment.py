@@ -7,6 +7,7 @@ see `temporalio.envconfig`.
 import difflib
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StrictBool, ValidationError, model_validator
@@ -97,6 +98,7 @@ class AppSettings(_Section):
     apns: ApnsSettings | None = None
     fcm: FcmSettings | None = None
     encrypted: StrictBool = False
+    presentation: Path | None = None  # read by `presentations`
 
     @model_validator(mode="after")
     def _some_provider(self) -> Self:
@@ -109,7 +111,7 @@ ANY_AUDIENCE = "*"
 
 
 class AuthSettings(_Section):
-    """How bearer tokens are checked: exactly one of a shared secret and a key set's address.
+    """How JWTs are checked: by a shared secret or by a key set. With neither, only API keys are accepted.
 
     A key set's issuer also signs for other services, so its tokens need an audience, or `*` for any.
     """
@@ -122,10 +124,12 @@ class AuthSettings(_Section):
     issuer: ClaimValue | None = None
 
     @model_validator(mode="after")
-    def _exactly_one_way(self) -> Self:
-        if (self.jwt_secret is None) == (self.jwks_url is None):
+    def _one_way_at_most(self) -> Self:
+        if self.jwt_secret is not None and self.jwks_url is not None:
+            raise ValueError("set only one of AUTH_JWT_SECRET and AUTH_JWKS_URL, which check JWTs in two ways")
+        if self.jwt_secret is None and self.jwks_url is None and (self.audience or self.issuer):
             raise ValueError(
-                "set exactly one of AUTH_JWT_SECRET and AUTH_JWKS_URL, so that bearer tokens can be checked"
+                "AUTH_AUDIENCE and AUTH_ISSUER are claims of JWTs: also set AUTH_JWT_SECRET or AUTH_JWKS_URL"
             )
         if self.jwt_secret is not None and len(self.jwt_secret.get_secret_value().encode()) < 32:
             raise ValueError("AUTH_JWT_SECRET must have at least 32 bytes")
@@ -156,10 +160,12 @@ class ServiceSettings(_Section):
     database_url: PostgresqlUrl
     database_pool_size: int = Field(default=10, ge=2, le=200)
     apps_file: ReadableFile | None = None
+    presentation_file: ReadableFile | None = None
     arm_window: float = Field(default=60.0, ge=0, le=300)  # seconds
     api_host: str = "127.0.0.1"
     api_port: Port = 8000
     public_url: PublicUrl | None = None
+    erasure_key: SecretStr | None = None  # of the digests of erased users' ids; None: each has a key that is forgotten
     metrics_host: str = "127.0.0.1"
     metrics_port: Port = 9464
     temporal_ui_url: PageUrl | None = None
@@ -167,6 +173,12 @@ class ServiceSettings(_Section):
     phones_url: PageUrl | None = None
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @model_validator(mode="after")
+    def _long_key(self) -> Self:
+        if self.erasure_key is not None and len(self.erasure_key.get_secret_value().encode()) < 32:
+            raise ValueError("ERASURE_KEY must have at least 32 bytes")
+        return self
 
     @property
     def public_address(self) -> str:

@@ -102,14 +102,15 @@ class _ApnsPush:
 
 
 def _notification(exchange: Exchange, payload: dict[str, Any]) -> Notification:
-    alert = payload["aps"].get("alert")
+    aps = payload["aps"]
+    alert = aps.get("alert")
     if isinstance(alert, dict):
         title, body = alert.get("title"), alert.get("body")
     else:
         title, body = None, alert
     data = {key: value for key, value in payload.items() if key != "aps"}
     collapse_id = exchange.headers.get(b"apns-collapse-id")
-    task_id, level = data.get("task_id"), payload["aps"].get("interruption-level", "active")
+    task_id, level = data.get("task_id"), aps.get("interruption-level", "active")
     return Notification(
         title=title,
         body=body,
@@ -117,6 +118,8 @@ def _notification(exchange: Exchange, payload: dict[str, Any]) -> Notification:
         collapse_key=None if collapse_id is None else collapse_id.decode(errors="replace"),
         identity=task_id if isinstance(task_id, str) else exchange.body,
         is_visible=alert is not None and exchange.headers.get(b"apns-push-type") != b"background",
-        has_sound="sound" in payload["aps"] and level != "passive",
+        has_sound="sound" in aps and level != "passive",
         level=level,
+        sound=aps["sound"] if isinstance(aps.get("sound"), str) else None,
+        badge=aps["badge"] if isinstance(aps.get("badge"), int) else None,
     )

@@ -152,7 +152,7 @@ _APNS_HEADERS = {
     "apns-priority": re.compile(r"1|5|10"),
 }
 _PRIORITIES = frozenset({"normal", "high", "NORMAL", "HIGH"})
-_QUIET_CHANNEL = "quiet"  # of low importance, as the documentation requires
+_QUIET_CHANNEL = "quiet"  # of low importance; others are recognized by the priority that goes with them
 _FORBIDDEN_KEYS = re.compile(r"from$|message_type$|gcm|google")
 
 
@@ -203,8 +203,10 @@ def checked_message(body: object, raw: bytes) -> FcmMessage:
     task_id = data.get("task_id")
     channel = _text(on_android, "channel_id", "message.android.notification") or by_app.get("channelId")
     if by_app.get("silent") == "true":
-        channel = _QUIET_CHANNEL
-    is_quiet = channel == _QUIET_CHANNEL
+        channel = channel or _QUIET_CHANNEL
+    is_low = on_android.get("notification_priority") == "PRIORITY_LOW" or by_app.get("silent") == "true"
+    is_quiet = is_low or channel == _QUIET_CHANNEL
+    count = on_android.get("notification_count")
     shown = Notification(
         title=title or by_app.get("title"),
         body=text or by_app.get("body") or by_app.get("message"),
@@ -215,6 +217,8 @@ def checked_message(body: object, raw: bytes) -> FcmMessage:
         has_sound=not is_quiet,
         level="passive" if is_quiet else "active",
         channel=channel,
+        sound=_text(on_android, "sound", "message.android.notification"),
+        badge=count if isinstance(count, int) else None,
     )
     return FcmMessage(ttl=_ttl(android.get("ttl")), notification=shown)
 

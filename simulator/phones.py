@@ -28,6 +28,8 @@ class Notification:
     has_sound: bool = True  # the phone rings when it shows it
     level: str = "active"  # passive: the screen stays dark; an iPhone's interruption level
     channel: str | None = None  # Android's
+    sound: str | None = None  # by name, as the push has it; from Android 8 on the channel's counts
+    badge: int | None = None  # the number on the app's icon
 
 
 @dataclass(frozen=True, slots=True)

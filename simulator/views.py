@@ -48,6 +48,8 @@ def line_view(line: ScreenLine) -> dict[str, Any]:
         "collapse_key": line.collapse_key,
         "level": line.notification.level,
         "channel": line.notification.channel,
+        "sound": line.notification.sound,
+        "badge": line.notification.badge,
         "has_sounded": line.notification.has_sound,
         "shown_at": _instant(line.shown_timestamp),
         "times_received": line.times_received,
@@ -99,6 +101,7 @@ def _receipt(receipt: Receipt) -> dict[str, Any]:
         "reason": receipt.reason,
         "level": receipt.notification.level,
         "channel": receipt.notification.channel,
+        "sound": receipt.notification.sound,
     } | ({"sounded_at": sounded_at} if sounded_at else {})
 
 

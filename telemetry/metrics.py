@@ -47,6 +47,19 @@ push_attempts_lost = Counter(
     "Provider calls whose worker was lost before it recorded the result.",
     registry=WORKER,
 )
+pushes_taken_over = Counter(
+    "fastbell_pushes_taken_over",
+    "Pushes that this worker took over, since the worker that held them was lost.",
+    ("provider", "kind"),
+    registry=WORKER,
+)
+takeover_lateness = Histogram(
+    "fastbell_takeover_lateness_seconds",
+    "From the instant at which a push was due, or its next attempt was, until another worker took it over.",
+    ("provider", "kind"),
+    buckets=(0.25, 0.5, 1, 1.5, 2, 2.5, 3, 4, 5, 7.5, 10, 20, 60),
+    registry=WORKER,
+)
 provider_answer = Histogram(
     "fastbell_provider_answer_seconds",
     "Duration of provider calls.",
@@ -119,7 +132,10 @@ for _outcome in ("accepted", "failed", "dead"):
     webhook_deliveries.labels(_outcome)
 
 for _labels in product((provider.value for provider in Provider), (kind.value for kind in Kind)):
-    for _metric in (pushes_planned, push_lateness, pushes_synced, push_to_sync):
+    for _metric in (
+        *(pushes_planned, push_lateness, pushes_synced, push_to_sync),
+        *(pushes_taken_over, takeover_lateness),
+    ):
         _metric.labels(*_labels)  # a counter that starts at 0 shows its first increase
 
 

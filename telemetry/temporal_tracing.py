@@ -96,11 +96,11 @@ class _Workflow(worker.WorkflowInboundInterceptor):
     @cached_property
     def lineage(self) -> _Lineage | None:
         parent = _traceparent(workflow.info().headers)
-        found = _TRACEPARENT.fullmatch(parent or "")
-        if parent is None or found is None:
+        parts = _TRACEPARENT.fullmatch(parent or "")
+        if parent is None or parts is None:
             return None
         span_id = UUID(workflow.info().run_id).int & _LOWER_HALF
-        return _Lineage(parent, f"00-{found[1]}-{span_id:016x}-{found[2]}", span_id)
+        return _Lineage(parent, f"00-{parts[1]}-{span_id:016x}-{parts[2]}", span_id)
 
     async def execute_workflow(self, input: worker.ExecuteWorkflowInput) -> object:  # noqa: A002 -- the SDK's name
         if self.lineage and not workflow.unsafe.is_replaying():
@@ -163,5 +163,5 @@ def _with(headers: Headers, traceparent: str | None) -> Headers:
 def _traceparent(headers: Headers) -> str | None:
     payload = headers.get(_HEADER)
     carrier = PayloadConverter.default.from_payload(payload) if payload is not None else None
-    found = carrier.get("traceparent") if isinstance(carrier, dict) else None
-    return found if isinstance(found, str) else None
+    parent = carrier.get("traceparent") if isinstance(carrier, dict) else None
+    return parent if isinstance(parent, str) else None

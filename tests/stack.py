@@ -36,6 +36,7 @@ from fleet.heartbeat import Heartbeat
 from push.registry import EVERY, Rotation
 from settings.credentials import make_rotation
 from settings.environment import auth_settings, limit_settings, service_settings
+from settings.presentations import PresentationFiles
 from simulator import Simulator
 from worker import make_send_dependencies, make_workers
 
@@ -178,12 +179,12 @@ class User:
             answer = await self.call("PUT", f"/v1/device-tokens/{phone.installation_id}", body)
             assert answer.status_code == 200, answer.text
 
-    async def start_fast(self, *, due_in: float, minutes: tuple[int, ...] = (1,)) -> UUID:
+    async def start_fast(self, *, due_in: float, minutes: tuple[int, ...] = (1,), **more: object) -> UUID:
         """Start a fast whose last reminder is due in so many seconds; another if the answer took longer than that."""
         while True:
             session_id = uuid4()
             ends_at = datetime.now(UTC) + timedelta(seconds=due_in, minutes=min(minutes))
-            body = {"ends_at": ends_at.isoformat(), "reminder_minutes": minutes}
+            body = {"ends_at": ends_at.isoformat(), "reminder_minutes": minutes, **more}
             answer = await self.call("PUT", f"/v1/fasting-sessions/{session_id}", body)
             assert answer.status_code == 201, answer.text
             if answer.json()["reminders"][-1]["state"] != "skipped":
@@ -241,12 +242,17 @@ async def working(
     """Run a worker in this process, its sweeper included; gives what follows its credentials."""
     rotation = make_rotation(environment, every=looks_every)
     relay = Relay(stack.sessions, stack.temporal, service_settings(environment).arm_window)
-    dependencies = make_send_dependencies(stack.sessions, rotation.apps, environment)
+    presented = PresentationFiles(service_settings(environment), every=looks_every)
+    dependencies = make_send_dependencies(
+        stack.sessions, rotation.apps, environment, presentations=presented.presentations
+    )
     heartbeat = Heartbeat(stack.sessions, dependencies.limiters, dependencies.cutoff)
     background_tasks = [
         asyncio.create_task(relay.sweep_forever()),
         asyncio.create_task(rotation.follow()),
+        asyncio.create_task(presented.follow()),
         asyncio.create_task(heartbeat.beat_forever()),
+        asyncio.create_task(dependencies.takeover.run_forever(heartbeat.worker_id)),
     ]
     webhooks = WebhookDependencies(service_settings(environment).webhooks_allow_private, within=1.5, looks_every=0.1)
     workers = make_workers(stack.temporal, stack.sessions, dependencies, webhooks=webhooks)

@@ -74,8 +74,9 @@ REPLACED_FUNCTIONS = {
     "ways": "routes",
     "make_means": "make_send_dependencies",
 }
+REPLACED_LOCALS = {"told", "said", "asked", "telling", "asides", "wishes", "wish", "owed", "spared", "house", "crew"}
 KEPT: Mapping[tuple[str, str], str] = {}  # (path, name) -> why the old name stays
-WRITTEN_BY_PEOPLE = {"apps.toml"}  # a file by the name that examples give it
+WRITTEN_BY_PEOPLE = {"apps.toml", "mine.toml"}  # files by the names that examples give them
 
 
 class Definition(NamedTuple):
@@ -99,6 +100,14 @@ def test_no_public_class_name_occurs_twice_in_the_product(definitions: list[Defi
 
 def test_no_class_or_function_has_a_replaced_name(definitions: list[Definition]) -> None:
     assert _replaced(definitions) == {}
+
+
+def test_no_variable_has_a_replaced_name() -> None:
+    files = [path for path in TRACKED if path.endswith(".py") and not path.startswith(NOT_PRODUCT)]
+    assert [each for path in files for each in _replaced_locals(path, (ROOT / path).read_text())] == []
+    assert _replaced_locals("any.py", "def f(told):\n    owed = [spared for spared in told]") == [
+        *("any.py:1: told", "any.py:2: owed", "any.py:2: spared"),
+    ]
 
 
 def test_every_kept_name_exists(definitions: list[Definition]) -> None:
@@ -179,6 +188,15 @@ def _replaced(definitions: Iterable[Definition]) -> dict[str, str]:
         if each.name in (today := REPLACED_CLASSES if each.is_class else REPLACED_FUNCTIONS)
         if (each.path, each.name) not in KEPT
     }
+
+
+def _replaced_locals(path: str, code: str) -> list[str]:
+    named = [
+        (node.lineno, node.arg if isinstance(node, ast.arg) else node.id)
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, ast.arg) or (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
+    ]
+    return [f"{path}:{line}: {name}" for line, name in named if name.strip("_") in REPLACED_LOCALS]
 
 
 def _missing(page: str, text: str) -> list[str]:

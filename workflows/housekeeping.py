@@ -58,9 +58,9 @@ class Retention:
     @workflow.run
     async def run(self) -> dict[str, int]:
         """Purge until nothing is left; returns the number of rows of each kind."""
-        gone = {what.value: await _purge(what) for what in _wanted()}
-        workflow.set_current_details(", ".join(f"{count} {what}" for what, count in gone.items()))
-        return gone
+        purged = {what.value: await _purge(what) for what in _wanted()}
+        workflow.set_current_details(", ".join(f"{count} {what}" for what, count in purged.items()))
+        return purged
 
 
 def _wanted() -> tuple[RetentionTarget, ...]:
@@ -87,7 +87,7 @@ async def _walk(page: _Page, walk: Walk, most_pages: int | None = None) -> Walke
 async def _purge(what: RetentionTarget) -> int:
     count = 0
     for _ in range(_MAX_ROUNDS):
-        gone: Purged = await workflow.execute_local_activity_method(
+        purged: Purged = await workflow.execute_local_activity_method(
             Purging.purge,
             what,
             start_to_close_timeout=_PAGE_TIMEOUT,
@@ -95,7 +95,7 @@ async def _purge(what: RetentionTarget) -> int:
             local_retry_threshold=LOCAL_WAIT,
             summary=what.value,
         )
-        count += gone.count
-        if gone.is_all:
+        count += purged.count
+        if purged.is_all:
             break
     return count

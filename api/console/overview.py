@@ -40,6 +40,7 @@ _CONCERNS = {
     "paused": "{route} is paused in {paused} of {workers} workers{reason}.",
     "overdue": "A push has been overdue for {age}.",
     "stuck": "Dispatches to Temporal have been stuck for {age}. Temporal may be down. Requests are still accepted.",
+    "webhook": "A webhook has been failing for {age}. Its receiver may be down. Each delivery is tried for a day.",
     "handoff": "A message has waited {age} for its handoff.",
     "refused": "{route} refused {pushes} of {users} ({reason}): {why}",
     "unknown": "A provider gave a reason that Fastbell does not know.",
@@ -52,6 +53,10 @@ _COUNTED = {  # for one, and for several
     "dead": (
         "1 dead push has not expired yet. Check whether to redrive it.",
         "{count} dead pushes have not expired yet. Check whether to redrive them.",
+    ),
+    "deliveries": (
+        "1 delivery to a webhook was given up. Check whether to send it again.",
+        "{count} deliveries to webhooks were given up. Check whether to send them again.",
     ),
     "rejected": (
         "1 push was rejected in the last hour because of an error of ours.",
@@ -103,6 +108,8 @@ def _delays(now: Signals, overdue: OverduePush | None) -> Iterator[Concern]:
         yield Concern(_CONCERNS["stuck"].format(age=age), "#housekeeping")
     if now.workers and (age := _age(now, now.unopened.oldest_at)):
         yield Concern(_counted("unprocessed", now.unopened.count, age=age), "#workers")
+    if age := _age(now, now.webhooks.failing_since):
+        yield Concern(_CONCERNS["webhook"].format(age=age), f"{PATH}/webhooks")
     if age := _age(now, now.handoffs.oldest_at):
         yield Concern(_CONCERNS["handoff"].format(age=age), "#workers")
 
@@ -116,6 +123,8 @@ def _endings(now: Signals, routes: ShownGates) -> Iterator[Concern]:
         yield Concern(text, f"{PATH}/analytics?{counts}#errors")
     if unexpired := sum(each.unexpired for each in now.dead):
         yield Concern(_counted("dead", unexpired), f"{PATH}/dead")
+    if now.webhooks.dead:
+        yield Concern(_counted("deliveries", now.webhooks.dead), f"{PATH}/webhooks")
     if now.rejected:
         yield Concern(_counted("rejected", now.rejected), f"{PATH}/analytics?days=1#fates")
     if any(now.at - each.last_at < _NEWS for each in routes.unknown_refusals):

@@ -1,19 +1,24 @@
 """The API's document: what FastAPI knows of the routes, with words, examples and problem types added to it."""
 
+import asyncio
 import copy
+import json
 import re
 import secrets
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute, iter_route_contexts
 
+from api.body_limit import BATCHES, LARGEST_BATCH
+from api.dependencies import for_a_user
 from api.document.examples import FOR_USER, PARAMETERS, filled, requests_of
 from api.document.words import NAMES, VALUES
 from api.http.problem_types import MEDIA_TYPE, PROBLEMS
-from api.http.problems import Detail, Problem
+from api.http.problems import ActForUser, Detail, Problem
 from domain.problems import NotFound
 
 Json = dict[str, Any]
@@ -24,7 +29,8 @@ DESCRIPTION = """\
 Sends reminders of fasting sessions to every phone of a person, once and on time. The backend is the source of truth. A
 push only asks the app to read it.
 
-- **Who calls.** Each request has a bearer token. Its `sub` is the user, or the service that acts for users.
+- **Who calls.** Each request has a bearer token: a JWT, or an API key of a backend. Its `sub` (of a key: its name) is
+  the user, or the service that acts for users below `/v1/users/{user_id}/`.
 - **Repeats.** The caller chooses the ids, which are UUIDs. So every request can be repeated.
 - **Accepted** means stored. A 2xx comes after the commit, and what follows happens even if the API stops then.
 - **Times** are UTC instants. A request may use any offset.
@@ -41,6 +47,7 @@ TAGS: Mapping[str, str] = {
     "fasting sessions": "Start, move, end and cancel fasts. Each phone of the user gets the reminders.",
     "messages": "Conversations between users, and each user's log: all messages and reminders in one order.",
     "preferences": "Which pushes a user wants, and a hosted page on which the user chooses.",
+    "people": "A person leaves, or asks what is held of them. For services.",
     "push tasks": "What the phone reports about a push.",
     "events": "What became of pushes, reminders and device tokens, in order. For backends.",
     "webhooks": "Addresses that are sent the events. For backends.",
@@ -55,7 +62,12 @@ THINGS: Mapping[str, str] = {  # what is not found, by the parameter that names 
     "test_push_id": "test push",
     "brake_id": "brake",
     "webhook_id": "webhook",
+    "erasure_id": "erasure",
 }
+DETAILS: Mapping[tuple[str, str], str] = {  # of one operation and problem type, where the table's example is not true
+    ("send_test_push", "not-found"): str(NotFound("installation")),
+}
+_MARK = re.compile(r'"\\u0000(\d+)"')
 _SENTENCE = re.compile(r"(.+?)\.(?:\s|$)", re.DOTALL)
 _DONE = {"200": "Done.", "201": "Accepted.", "202": "Accepted. The rest follows.", "204": "Done. There is no body."}
 _REPEATED = "Accepted before: this is a repeat."
@@ -69,32 +81,49 @@ def operation_id(route: APIRoute) -> str:
 def install(app: FastAPI, public_url: str) -> None:
     """Serve the whole document, with new examples each time."""
     here = {"url": "/", "description": "The server that gives this document."}
-    template: Json = {}
+    one_at_a_time = asyncio.Lock()
+
+    @cache
+    def template() -> Template:
+        document = described(app, public_url)
+        document["servers"].insert(0, here)
+        return Template(document)
+
+    async def serve(_: Request) -> Response:
+        async with one_at_a_time:
+            prepared = await asyncio.to_thread(template)  # the first time this takes about a second
+        return Response(prepared.filled(), media_type="application/json")
 
     def openapi() -> Json:
-        if not template:
-            template.update(described(app, public_url))
-            template["servers"].insert(0, here)
-        return with_examples(template, datetime.now(UTC), secrets.token_hex(8))
+        whole: Json = json.loads(template().filled())
+        return whole
 
     app.openapi = openapi  # type: ignore[method-assign] # FastAPI's documented way to extend the document
+    app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", None) != app.openapi_url]
+    app.add_route(app.openapi_url or "", serve, include_in_schema=False)
 
 
-def with_examples(template: Json, now: datetime, salt: str) -> Json:
-    """Fill the requests of a described API with instants ahead of `now`, and with ids that no other salt has."""
-    requests = ("parameters", "requestBody")  # only there, so that each reader costs little
-    paths = {
-        path: {
-            method: operation | {part: filled(operation[part], now, salt) for part in requests if part in operation}
-            for method, operation in of_path.items()
-        }
-        for path, of_path in template["paths"].items()
-    }
-    return template | {"paths": paths}
+class Template:
+    """A document as text between examples that are filled for each reader: nobody pays for another's reading."""
+
+    def __init__(self, document: Json) -> None:
+        self._examples: list[object] = []
+        text = json.dumps(document, ensure_ascii=False, separators=(",", ":"), default=self._mark)
+        self._parts = _MARK.split(text)  # text, then the place of an example, and so on
+
+    def filled(self) -> str:
+        """Give the document with instants that lie ahead, and with ids that nobody else has."""
+        now, salt = datetime.now(UTC), secrets.token_hex(8)
+        values = [json.dumps(filled(each, now, salt)) for each in self._examples]
+        return "".join(values[int(part)] if place % 2 else part for place, part in enumerate(self._parts))
+
+    def _mark(self, example: object) -> str:
+        self._examples.append(example)
+        return f"\0{len(self._examples) - 1}"
 
 
 def described(app: FastAPI, public_url: str) -> Json:
-    """Describe the API; `with_examples` makes the document of it."""
+    """Describe the API. Its examples still have to be filled."""
     document = copy.deepcopy(FastAPI.openapi(app))
     document["servers"] = [{"url": public_url, "description": "The address in `PUBLIC_URL`."}]
     document["tags"] = [{"name": name, "description": words} for name, words in TAGS.items()]
@@ -104,9 +133,12 @@ def described(app: FastAPI, public_url: str) -> Json:
     for name, schema in schemas.items():
         _describe_schema(name, schema)
     matched = {route.path_format for route in iter_route_contexts(app.routes) if ":uuid}" in (route.path or "")}
+    ids = {operation["operationId"] for _, operation in operations(document)}
     for path, operation in operations(document):
         _describe_operation(operation)
-        _show_problems(operation)
+        if operation["operationId"].removesuffix(FOR_USER) in ids - {operation["operationId"]}:
+            _describe_acting(operation)
+        _show_problems(path, operation)
         _show_invalid_request(operation, schemas, is_matched=path in matched)
     return document
 
@@ -147,18 +179,32 @@ def _describe_operation(operation: Json) -> None:
             response["description"] = _REPEATED if is_repeat else _DONE[status]
 
 
-def _show_problems(operation: Json) -> None:
+def _describe_acting(operation: Json) -> None:
+    """Say of an operation for users that a service does it for one."""
+    for part in ("summary", "description"):
+        operation[part] = re.sub(r"\bcaller\b(?! chooses)", "user", operation[part])
+    if "user" not in operation["summary"]:
+        operation["summary"] += ", for a user"
+
+
+def _show_problems(path: str, operation: Json) -> None:
     """Make the examples of general problems those of this operation."""
     names = [each["name"] for each in operation.get("parameters", []) if each.get("required")]
     thing = next((THINGS[name] for name in names if name in THINGS), None)
     scopes = [scope for each in operation.get("security", []) for scopes in each.values() for scope in scopes]
-    details = {"not-found": str(NotFound(thing)) if thing else "Not Found"}
+    details = {
+        "not-found": str(NotFound(thing)) if thing else "Not Found",
+        "act-for-a-user": str(ActForUser(for_a_user(path))),
+    }
+    if path in BATCHES:
+        details["body-too-large"] = Detail.BODY_TOO_LARGE.format(most=LARGEST_BATCH)
     if scopes:
         details["not-allowed"] = Detail.NEEDS_SCOPE.format(scope=scopes[0])
     for response in operation["responses"].values():
         for name, example in response.get("content", {}).get(MEDIA_TYPE, {}).get("examples", {}).items():
-            if name in details:
-                example["value"]["detail"] = details[name]
+            own = DETAILS.get((operation["operationId"].removesuffix(FOR_USER), name), details.get(name))
+            if own is not None:
+                example["value"]["detail"] = own
 
 
 def _show_invalid_request(operation: Json, schemas: Json, *, is_matched: bool) -> None:

@@ -49,6 +49,9 @@ PARAMETERS: Mapping[str, Any] = {
     "webhook_id": NewId("webhook"),
 }
 
+IMPORTED_FAST = {"user_id": "alice", "session_id": NewId("imported fast")}
+_SIXTEEN_HOURS = {"ends_at": Ahead(timedelta(hours=16)), "reminder_minutes": [60, 15]}
+
 REQUESTS: Mapping[str, Mapping[str, Any]] = {  # by operation id, then by what the example shows
     "register_device_token": {
         "An iPhone": IPHONE | {"app_version": "2.1.0", "os_version": "26.1", "permission": "granted"},
@@ -58,11 +61,30 @@ REQUESTS: Mapping[str, Mapping[str, Any]] = {  # by operation id, then by what t
         "A sign-out that the phone sends late": {"installation_id": INSTALLATION, "ticket": NewToken("ticket")},
     },
     "start_fasting_session": {
-        "16 hours, with two reminders": {"ends_at": Ahead(timedelta(hours=16)), "reminder_minutes": [60, 15]},
+        "16 hours, with two reminders": _SIXTEEN_HOURS | {"labels": {"name": "Tuesday's fast"}},
     },
     "change_fasting_session": {
         "A later goal": {"ends_at": Ahead(timedelta(hours=18))},
         "One reminder": {"reminder_minutes": [30]},
+    },
+    "change_fasting_sessions": {
+        "A fast is started, and its goal moved": {
+            "items": [
+                IMPORTED_FAST | {"op": "start"} | _SIXTEEN_HOURS,
+                IMPORTED_FAST | {"op": "move", "ends_at": Ahead(timedelta(hours=18))},
+            ]
+        },
+        "It is ended": {"items": [IMPORTED_FAST | {"op": "end"}]},
+    },
+    "change_device_tokens": {
+        "An import": {
+            "items": [
+                {"user_id": "alice", "installation_id": NewId("imported iPhone"), "op": "register"}
+                | {"provider": "apns", "token": NewToken("imported iPhone"), "locale": "de-AT"},
+                {"user_id": "bob", "installation_id": NewId("imported Pixel"), "op": "register"}
+                | {"provider": "fcm", "token": NewToken("imported Pixel"), "locale": "en-GB"},
+            ]
+        },
     },
     "store_conversation": {"Two members": {"member_ids": ["alice", "bob"]}},
     "post_message": {"A message": {"body": "Shall we break our fast together?"}},

@@ -10,9 +10,11 @@ NAMES: Mapping[str, str] = {
     "brake_id": "Id of a token-error cutoff, from `GET /v1/support/gates`.",
     "conversation_id": "Id of the conversation; of a reminder: the id of its fasting session.",
     "id": "Its id.",
+    "op": "What to do with it.",
+    "erasure_id": "Id of the erasure, from the answer to `DELETE /v1/users/{user_id}`.",
     "installation_id": "One app on one phone. The app makes this UUID once, at its first start, and keeps it.",
     "message_id": "Id of the message. The sender chooses it, so that a repeat is harmless.",
-    "sender_id": "The user who posted the message; null for a reminder.",
+    "sender_id": "The user who posted the message; null for a reminder, and when that user was erased.",
     "session_id": "Id of the fasting session. The caller chooses it, so that a repeat is harmless.",
     "task_id": "Id of the push task; the phone gets it in the push's data.",
     "test_push_id": "Id of the test push.",
@@ -43,8 +45,8 @@ NAMES: Mapping[str, str] = {
     "ShownToken.time_zone": "IANA name of the phone's time zone; null if it is not known.",
     "ShownTokenEvent.event": "`registered`, `reactivated`, `rotated`, `transferred`, `signed_out`, `invalidated` or "
     "`permission_told`.",
-    "ShownTokenEvent.reason": "Of `invalidated`: the provider's reason. Of `signed_out`: `too_many_installations`, or "
-    "null. Of `permission_told`: the permission.",
+    "ShownTokenEvent.reason": "Of `invalidated`: the provider's reason. Of `signed_out`: `too_many_installations`, "
+    "`being_erased`, or null. Of `permission_told`: the permission.",
     # fasting sessions
     "due_at": "When the push is due.",
     "ended_at": "When the fast was ended or cancelled; null while it is active.",
@@ -60,7 +62,7 @@ NAMES: Mapping[str, str] = {
     "SessionOut.status": "`active`, or how the fast finished.",
     "ShownTask.reminder_minutes": "Of a reminder: how many minutes before the end; null for others.",
     # messages
-    "body": "The text of the message; null for a reminder.",
+    "body": "The text of the message; null for a reminder, and when its sender was erased.",
     "created_at": "When it was accepted.",
     "has_more": "Whether more items follow.",
     "items": "The items of this page.",
@@ -69,8 +71,12 @@ NAMES: Mapping[str, str] = {
     "member_ids": "The user ids of the members, each once.",
     "next_cursor": "Send it as `cursor` to get the next page; null: there is none.",
     "seq": "Position in the user's log, from 1 without gaps.",
-    "MessageOut.body": "The text of the message.",
-    "MessageOut.sender_id": "The user who posted the message.",
+    "MessageOut.body": "The text of the message; null when its sender was erased.",
+    "MessageOut.sender_id": "The user who posted the message; null when that user was erased.",
+    # people
+    "done_at": "When nothing was left; null while it runs.",
+    "requested_at": "When the erasure was asked for: since then no push to the person has started.",
+    "ErasureOut.state": "Whether anything of the person may be left.",
     # preferences
     "ends": "Local time at which the quiet hours end; not part of them. Before `starts`: on the next day.",
     "expires_at": "When the push is no longer useful; it is not sent afterwards.",
@@ -212,6 +218,10 @@ VALUES: Mapping[str, Mapping[str, str]] = {
     "Environment": {
         "production": "Tokens of apps from the store or TestFlight, and all of FCM.",
         "sandbox": "APNs tokens of apps that Xcode installed.",
+    },
+    "ErasureState": {
+        "running": "Something of the person may be left. Their writes are refused.",
+        "done": "Nothing is left. The person may come back.",
     },
     "Event": {
         "registered": "A device token was registered.",

@@ -1,4 +1,4 @@
-"""Authentication: bearer tokens (JWT), checked against a shared secret or a key set."""
+"""Authentication: bearer tokens, which are API keys, or JWTs checked against a shared secret or a key set."""
 
 import asyncio
 import json
@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from api.http.problems import Detail, ServiceUnavailable, Unauthorized
+from db.api_keys import PREFIX, ApiKey, KeyState
 from settings.environment import ANY_AUDIENCE, AuthSettings
 
 LARGEST_SET = 256 * 1024  # bytes
@@ -146,6 +147,7 @@ def _may_check(key: jwt.PyJWK, published: dict[str, Any]) -> bool:
 LEEWAY = 10  # seconds by which clocks may differ
 LONGEST_USER_ID = 200
 _LAST_INSTANT = datetime.max.replace(tzinfo=UTC).timestamp() - 1
+_NEVER = datetime.fromtimestamp(_LAST_INSTANT, UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,8 @@ class Caller:
 
     user_id: str
     scopes: frozenset[str]
-    expires_at: datetime  # of the token, plus `LEEWAY`
+    expires_at: datetime  # of the token, plus `LEEWAY` for a JWT
+    is_person: bool = True  # an API key never belongs to one
 
 
 class _Keys(Protocol):
@@ -163,16 +166,25 @@ class _Keys(Protocol):
     async def key(self, token: str) -> Any: ...  # noqa: ANN401 -- the key type depends on the algorithm
 
 
-class TokenCheck:
-    """Checks bearer tokens: signature, expiry, and audience and issuer if they are set."""
+class _ApiKeys(Protocol):
+    async def find(self, key: str) -> ApiKey | None: ...
 
-    def __init__(self, settings: AuthSettings) -> None:
+
+class TokenCheck:
+    """Checks bearer tokens: API keys, and JWTs by signature, expiry, and audience and issuer if they are set."""
+
+    def __init__(self, settings: AuthSettings, api_keys: _ApiKeys | None = None) -> None:
+        self._api_keys = api_keys
         self._keys = _keys(settings)
         self._audience = None if settings.audience == ANY_AUDIENCE else settings.audience
         self._issuer = settings.issuer
 
     async def caller(self, token: str) -> Caller:
         """Check a token and give its caller; raises Unauthorized, ServiceUnavailable."""
+        if token.startswith(PREFIX):  # no JWT does, since its first part is an object in base64
+            return _caller(None if self._api_keys is None else await self._api_keys.find(token))
+        if self._keys is None:
+            raise Unauthorized(Detail.ONLY_API_KEYS)
         try:
             claims = jwt.decode(
                 token,
@@ -192,6 +204,15 @@ class TokenCheck:
         return Caller(user_id, frozenset(scope.split() if isinstance(scope, str) else ()), expires_at)
 
 
+def _caller(key: ApiKey | None) -> Caller:
+    if key is None:
+        raise Unauthorized(Detail.UNKNOWN_API_KEY)
+    expires_at = key.expires_at or _NEVER
+    if key.state is not KeyState.ACTIVE or expires_at <= datetime.now(UTC):
+        raise Unauthorized(Detail.REVOKED_API_KEY if key.state is KeyState.REVOKED else Detail.EXPIRED_API_KEY)
+    return Caller(key.name, frozenset(key.scopes), expires_at, is_person=False)
+
+
 def is_user_id(text: str) -> bool:
     """Tell whether tokens may name this user."""
     return 0 < len(text) <= LONGEST_USER_ID and text.isprintable()
@@ -207,8 +228,7 @@ class _Secret:
         return self._secret
 
 
-def _keys(settings: AuthSettings) -> _Keys:
+def _keys(settings: AuthSettings) -> _Keys | None:
     if settings.jwt_secret is not None:
         return _Secret(settings.jwt_secret.get_secret_value())
-    assert settings.jwks_url is not None
-    return KeySet(settings.jwks_url)
+    return None if settings.jwks_url is None else KeySet(settings.jwks_url)

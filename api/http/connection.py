@@ -53,10 +53,10 @@ class _Framing(h11.Connection):
 
 def _with_a_path(request: h11.Request) -> h11.Request:
     """Split a target in absolute form. Its host overrides the header."""
-    found = _ABSOLUTE.fullmatch(request.target)
-    if found is None:
+    absolute = _ABSOLUTE.fullmatch(request.target)
+    if absolute is None:
         raise h11.RemoteProtocolError("the target of the request is neither a path nor an http address")
-    host, target = found.groups()
+    host, target = absolute.groups()
     headers = [(b"host", host), *(each for each in request.headers if each[0] != b"host")]
     return h11.Request(
         method=request.method,

@@ -38,8 +38,8 @@ class ProblemType:
 
     def example(self, **others: Any) -> dict[str, Any]:  # noqa: ANN401 -- any JSON
         """Give an answer of this type."""
-        told = {"type": URN + self.name, "title": TITLES[self.status], "status": self.status, "detail": self.detail}
-        return told | dict(self.fields) | others
+        body = {"type": URN + self.name, "title": TITLES[self.status], "status": self.status, "detail": self.detail}
+        return body | dict(self.fields) | others
 
 
 PROBLEMS: Mapping[str, ProblemType] = {
@@ -56,6 +56,13 @@ PROBLEMS: Mapping[str, ProblemType] = {
             403,
             "The bearer token lacks a scope.",
             "This needs a bearer token with the scope service.",
+        ),
+        ProblemType(
+            "act-for-a-user",
+            403,
+            "The bearer token has the scope `service`, and this route is a user's own. Use the one below "
+            "`/v1/users/{user_id}/` that the answer names.",
+            "A bearer token with the scope service acts for users: use /v1/users/{user_id}/device-tokens.",
         ),
         ProblemType(
             "not-found",
@@ -95,6 +102,13 @@ PROBLEMS: Mapping[str, ProblemType] = {
             "The ticket of this registration has signed it out already. Sign in with a new ticket.",
         ),
         ProblemType(
+            "registration-outdated",
+            409,
+            "A registration with a higher `sequence` came first. It stays. If this one is the newest, register with a "
+            "new ticket.",
+            "A later registration of this sign-in was stored already. It stays as it is.",
+        ),
+        ProblemType(
             "installation-inactive",
             409,
             "The installation is signed out. Register its token first.",
@@ -105,6 +119,12 @@ PROBLEMS: Mapping[str, ProblemType] = {
             409,
             "The id belongs to a message with other content or of another user.",
             "This message was already posted, with other content or by another user.",
+        ),
+        ProblemType(
+            "being-erased",
+            409,
+            "All data of the person is being deleted. Try again when the erasure is done.",
+            "This person is being erased. Try again when the erasure is done.",
         ),
         ProblemType(
             "no-active-token",

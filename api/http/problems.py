@@ -9,7 +9,7 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
@@ -38,15 +38,23 @@ class Detail(StrEnum):
     TOO_MANY_WRITES = "Too many requests are changing this. Try again: repeats are harmless."
     TOO_MANY_STREAMS = "This process has no room for another stream. Try again, or use sync."
     TOO_MANY_WATCHERS = "This process has no room for another stream. Try again, or ask without a stream."
+    TOO_MANY_EXPORTS = "This process has no room for another export. Try again later."
     DATABASE_AWAY = "The database cannot be reached. Try again: repeats are harmless."
     UNEXPECTED = "Something went wrong on our side."
     NOT_SIGNED_IN = "Send a bearer token in the Authorization header."
     NOT_VALID = "The bearer token is not valid ({error})."
+    UNKNOWN_API_KEY = "There is no such API key."
+    EXPIRED_API_KEY = "This API key has expired."
+    REVOKED_API_KEY = "This API key was revoked."
+    ONLY_API_KEYS = "Only API keys are accepted here, which begin with fbk_."
     INVALID_SUBJECT = "The bearer token's sub must be a user id of 1 to {most} printable characters."
+    TOO_MANY_BATCHES = "This process is working on too many batches. Try again: repeats are harmless."
     NO_KEYS = "The keys that check bearer tokens are not available. Try again."
     NEEDS_SCOPE = "This needs a bearer token with the scope {scope}."
+    ACT_FOR_A_USER = "A bearer token with the scope service acts for users: use {path}."
     NOT_JSON = "The body is not valid JSON."
     NOT_AN_OBJECT = "The body must be a JSON object, sent as application/json."
+    ITEM_NOT_AN_OBJECT = "must be a JSON object"
     UNKNOWN_FIELD = "There is no such field."
     UNKNOWN_APP = "There is no such app."
     UNKNOWN_CURSOR = "This is not a cursor of this API. Leave it out to start over."
@@ -56,7 +64,6 @@ class Detail(StrEnum):
     WEBHOOK_DISABLED = "This webhook is disabled. PUT its url again to enable it."
     FCM_ENVIRONMENT = "FCM knows only production."
     SEQUENCE_NEEDS_DIGEST = "Registrations are numbered within one sign-in: send sign_out_digest, too."
-    SESSION_EXISTS = "This fasting session was started with other content. Use PATCH to change it."
     REV_NOT_QUOTED = 'must be the revision in quotes, such as "7"'
     FIELD_REQUIRED = "Field required"
     QUIET_HOURS_EMPTY = "Quiet hours must end at another time than they start."
@@ -97,7 +104,18 @@ class ServiceUnavailable(Exception):
 
 
 class Forbidden(Exception):
-    """The bearer token lacks a scope."""
+    """The bearer token may not do this."""
+
+    code = "not-allowed"
+
+
+class ActForUser(Forbidden):
+    """A service came to a route of the user's own."""
+
+    code = "act-for-a-user"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(Detail.ACT_FOR_A_USER.format(path=path))
 
 
 EXPECTED: Mapping[type[Exception], tuple[int, str]] = {  # status, and the type's last part unless the error has one
@@ -154,7 +172,30 @@ def problem(
     headers: Mapping[str, str] | None = None,
 ) -> ProblemResponse:
     """Make the answer for one problem."""
-    body = Problem(
+    body = _body(status, code, detail, errors=errors, more=more)
+    return ProblemResponse(body.model_dump(exclude_none=True), status, headers=headers)
+
+
+def problem_of(error: Exception) -> Problem:
+    """Give the problem of one item of a batch: what the single route would answer to an error."""
+    if isinstance(error, ValidationError):
+        errors = _field_errors(error.errors(include_url=False))
+        return _body(422, "invalid-request", f"{errors[0].field}: {errors[0].detail}", errors=errors)
+    if isinstance(error, tuple(EXPECTED)):
+        status, told, _ = _told(error)
+        return _body(status, **told)
+    return _body(500, "internal-error", Detail.UNEXPECTED)
+
+
+def _body(
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    errors: Sequence[FieldError] = (),
+    more: Mapping[str, str | int | None] | None = None,
+) -> Problem:
+    return Problem(
         type=URN + code,
         title=TITLES.get(status, "Error"),
         status=status,
@@ -163,7 +204,6 @@ def problem(
         errors=list(errors) or None,
         **(more or {}),
     )
-    return ProblemResponse(body.model_dump(exclude_none=True), status, headers=headers)
 
 
 def unavailable(detail: str) -> ProblemResponse:
@@ -177,6 +217,12 @@ def retry_after(error: LimitReached) -> dict[str, str]:
 
 
 async def _expected(_: Request, error: Exception) -> ProblemResponse:
+    status, told, headers = _told(error)
+    return problem(status, **told, headers=headers)
+
+
+def _told(error: Exception) -> tuple[int, dict[str, Any], Mapping[str, str]]:
+    """Say what an expected error is answered with: status, the parts of the problem, headers."""
     status, code = next(answer for kind, answer in EXPECTED.items() if isinstance(error, kind))
     errors: list[FieldError] = []
     more: Mapping[str, str | int | None] = {}
@@ -184,6 +230,8 @@ async def _expected(_: Request, error: Exception) -> ProblemResponse:
     match error:
         case Unauthorized():
             headers = {"WWW-Authenticate": "Bearer"}
+        case Forbidden():
+            code = error.code
         case Conflict():
             code, more = error.code, {"reason": error.reason}
         case CursorTooOld() | EventCursorTooOld():
@@ -196,12 +244,12 @@ async def _expected(_: Request, error: Exception) -> ProblemResponse:
             code, headers = error.code, retry_after(error)
         case ServiceUnavailable():
             headers = _AT_ONCE
-    return problem(status, code, str(error), errors=errors, more=more, headers=headers)
+    return status, {"code": code, "detail": str(error), "errors": errors, "more": more}, headers
 
 
 async def _invalid_request(_: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, RequestValidationError)
-    errors = [FieldError(field=_path(each["loc"]), detail=_detail(each)) for each in error.errors()[:_MAX_ERRORS]]
+    errors = _field_errors(error.errors())
     return problem(422, "invalid-request", f"{errors[0].field}: {errors[0].detail}", errors=errors)
 
 
@@ -217,6 +265,10 @@ async def _http(_: Request, error: Exception) -> ProblemResponse:
 def _unexpected(_: Request) -> ProblemResponse:
     headers = FOR_ERRORS | current_request_id()  # this answer does not pass through the middleware
     return problem(500, "internal-error", Detail.UNEXPECTED, headers=headers)
+
+
+def _field_errors(found: Sequence[Any]) -> list[FieldError]:
+    return [FieldError(field=_path(each["loc"]), detail=_detail(each)) for each in found[:_MAX_ERRORS]]
 
 
 def _path(location: Sequence[str | int]) -> str:

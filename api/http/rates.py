@@ -68,13 +68,19 @@ class Rate:
 
 
 class Rates:
-    """The limits of users and of services."""
+    """The limits of users, of services, and of each user that a service acts for."""
 
     def __init__(self, of_users: str, of_services: str) -> None:
         self._of_users, self._of_services = _rate(of_users), _rate(of_services)
+        self._of_users_acted_for = _rate(of_users)
 
-    def spend(self, caller: Caller) -> None:
-        """Count a caller's request; raises LimitReached."""
+    def spend(self, caller: Caller, acts_for: str | None = None) -> None:
+        """Count a caller's request; raises LimitReached.
+
+        `acts_for` is the user that a service names. One too many for that user is not counted for the service.
+        """
+        if acts_for is not None and "service" in caller.scopes and self._of_users_acted_for is not None:
+            self._of_users_acted_for.spend(acts_for)
         rate = self._of_users if _LARGER.isdisjoint(caller.scopes) else self._of_services
         if rate is not None:
             rate.spend(caller.user_id)

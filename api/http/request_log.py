@@ -84,15 +84,15 @@ class RequestLog:
 
 def current_request_id() -> dict[str, str]:
     """Give the header for an answer that does not pass through the middleware."""
-    found = structlog.contextvars.get_contextvars().get("request_id")
-    return {HEADER: found} if found else {}
+    request_id = structlog.contextvars.get_contextvars().get("request_id")
+    return {HEADER: request_id} if request_id else {}
 
 
 def _ids(scope: Scope) -> dict[str, str]:
     """Find the ids in the path, by the names of the route. Values that are not ids are left out."""
     path = scope.get("path_params", {})
-    found = {name: _id(path[name]) for name in _NAMED if name in path}
-    return {name: value for name, value in found.items() if value is not None}
+    ids = {name: _id(path[name]) for name in _NAMED if name in path}
+    return {name: value for name, value in ids.items() if value is not None}
 
 
 def _id(given: object) -> str | None:

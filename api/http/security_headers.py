@@ -67,9 +67,9 @@ def page_headers(app: ASGIApp, also: str | None = None) -> SecurityHeaders:
 
 def _of_the_api(scope: Scope) -> Headers:
     path: str = scope["path"]
-    found = list(_PAGES if path in _PAGES_AT else _JSON)
+    headers = list(_PAGES if path in _PAGES_AT else _JSON)
     if path.startswith("/v1/"):
-        found.append(_NOT_STORED)
+        headers.append(_NOT_STORED)
     if scope["scheme"] == "https":  # as a trusted proxy says
-        found.append(_ENCRYPTED)
-    return found
+        headers.append(_ENCRYPTED)
+    return headers

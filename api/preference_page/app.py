@@ -16,7 +16,7 @@ from api.preference_page.languages import chosen
 from api.preference_page.rendering import Plain, plain_page
 from api.preference_page.routes import BadCode
 from api.preference_page.session import FormOfOtherPage, NoOpenPage, PageServices
-from domain.problems import LimitReached
+from domain.problems import Conflict, LimitReached
 from telemetry import metrics
 
 log = structlog.get_logger()
@@ -30,6 +30,7 @@ def make_preference_page(state: State) -> FastAPI:
     page.include_router(routes.router)
     page.add_exception_handler(BadCode, _bad_code)
     page.add_exception_handler(NoOpenPage, _link_gone)
+    page.add_exception_handler(Conflict, _link_gone)  # its user is being erased
     page.add_exception_handler(FormOfOtherPage, _expired)
     page.add_exception_handler(FormRefused, _expired)
     page.add_exception_handler(LimitReached, _busy)

@@ -145,7 +145,7 @@ def _text(value: object) -> str:
 
 
 def _wrong_minutes(minutes: tuple[str, ...]) -> str | None:
-    wrong = [found for each in minutes if (found := wrong_number(each))]
+    wrong = [error for each in minutes if (error := wrong_number(each))]
     if wrong:
         return wrong[0]
     most = len({int(each) for each in minutes})  # duplicates count once
@@ -167,5 +167,5 @@ def _wrong_hours(form: Typed) -> dict[str, str]:
 
 def _clock(text: str) -> str:
     """Give a time in the API's format. In browsers without time fields people type 7.30 or 7:30."""
-    found = _CLOCK.fullmatch(text)
-    return f"{int(found[1]):02}:{found[2]}" if found else ""
+    clock = _CLOCK.fullmatch(text)
+    return f"{int(clock[1]):02}:{clock[2]}" if clock else ""

@@ -10,12 +10,12 @@ from zoneinfo import ZoneInfo
 
 from babel import Locale
 from babel.dates import format_skeleton, format_time, format_timedelta, get_timezone_location
-from babel.lists import format_list
 from babel.units import format_unit
 
 from api.preference_page.languages import Speech
 from api.preference_page.view import Night
 from api.preference_page.words import PageWords
+from domain.locales import joined
 from domain.preferences import QuietMode, in_words, known, zone
 
 _LOCALES, _PLACES = 200, 2000  # sizes of caches: finding the names is slow
@@ -63,7 +63,7 @@ class Phrases:
             for value, unit in ((hours, "duration-hour"), (minutes, "duration-minute"))
             if value or (unit == "duration-minute" and not hours)
         ]
-        return format_list(parts, "unit", locale=self._locale)
+        return joined(parts, self._locale, "unit", "unit-short", "standard")
 
     def ago(self, at: datetime) -> str:
         """Write how long ago something was: 3 hours ago."""
@@ -116,13 +116,13 @@ class Phrases:
 def _zones(locale: Locale, atlantic: str, indian: str) -> Mapping[str, Mapping[str, str]]:
     areas = {area: locale.territories[code] for area, code in _AREAS.items()}
     areas |= {"Atlantic": atlantic, "Indian": indian}
-    found = sorted(
+    located = sorted(
         (areas[name.partition("/")[0]], f"{place} ({country})" if country not in {place, ""} else place, name)
         for name, country, place in (
             (name, locale.territories.get(territory, ""), _place(locale, name)) for name, territory in _inhabited()
         )
     )
-    return {area: {name: place for _, place, name in zones} for area, zones in groupby(found, key=lambda each: each[0])}
+    return {area: {name: place for _, place, name in zones} for area, zones in groupby(located, lambda each: each[0])}
 
 
 @cache

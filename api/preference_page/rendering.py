@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +90,12 @@ def confirm_page(locale: str, action: str) -> str:
     return _rendered("confirm", speech(locale), action=action)
 
 
-def plain_page(locale: str, said: Plain) -> str:
+def plain_page(locale: str, notice: Plain) -> str:
     """Render a page with only a text."""
     speaks = speech(locale)
     words = speaks.words
-    back = words.expired_link if said is Plain.EXPIRED else None
-    return _rendered("plain", speaks, title=getattr(words, f"{said}_title"), text=getattr(words, said), back=back)
+    back = words.expired_link if notice is Plain.EXPIRED else None
+    return _rendered("plain", speaks, title=getattr(words, f"{notice}_title"), text=getattr(words, notice), back=back)
 
 
 def _rendered(name: str, speaks: Speech, **shown: Any) -> str:  # noqa: ANN401 -- each page shows its own
@@ -126,8 +127,8 @@ def _minute_fields(shown: Typed, problems: Mapping[str, str]) -> list[tuple[str,
     """Give the values of the minute fields, and whether each is wrong; with an empty field for one more."""
     problem = problems.get("reminder_minutes")
     all_wrong = problem is not None and not any(map(form.wrong_number, shown.reminder_minutes))
-    found = [(each, all_wrong or form.wrong_number(each) is not None) for each in shown.reminder_minutes]
-    return [*found, ("", False)] if len(found) < MAX_REMINDERS else found
+    entries = [(each, all_wrong or form.wrong_number(each) is not None) for each in shown.reminder_minutes]
+    return [*entries, ("", False)] if len(entries) < MAX_REMINDERS else entries
 
 
 def _samples(view: View, speaks: Speech) -> Mapping[str, Mapping[Preview, Words]]:
@@ -137,8 +138,9 @@ def _samples(view: View, speaks: Speech) -> Mapping[str, Mapping[Preview, Words]
         Kind.REMINDER: Content(minutes_left=stored[0] if stored else _SAMPLE_MINUTES),
         Kind.MESSAGE: Content(body=speaks.words.sample_message),
     }
+    shown = partial(worded, view.presentation)
     return {
-        f"{kind}_preview": {preview: worded(kind, speaks.tag, preview, content[kind]) for preview in Preview}
+        f"{kind}_preview": {preview: shown(kind, speaks.tag, preview, content[kind]) for preview in Preview}
         for kind in content
     }
 

@@ -72,8 +72,8 @@ async def save(request: Request, holder: Holder, sessions: Database, writes: Row
     notice = None
     if not problems:
         try:
-            asked = PreferencesPatch.model_validate(form.asked_for(body, typed, stored))
-            await apply(asked, holder.user_id, f'"{_digits(rev)}"', writes, relay)
+            changes = PreferencesPatch.model_validate(form.asked_for(body, typed, stored))
+            await apply(changes, holder.user_id, f'"{_digits(rev)}"', writes, relay)
             return RedirectResponse(f"{PATH}?{Notice.SAVED}", 303)
         except Outdated:
             notice = Notice.CONFLICT
@@ -169,8 +169,9 @@ async def _kind(code: str, sessions: Sessions) -> LinkFor | None:
 
 
 async def _view(request: Request, holder: LinkHolder, sessions: Sessions) -> View:
+    services: PageServices = request.app.state.preference_page
     async with sessions() as db:
-        return await view_of(db, holder.page, request.headers.get("accept-language"))
+        return await view_of(db, holder.page, request.headers.get("accept-language"), services.presentations)
 
 
 def _locale(request: Request) -> str:

@@ -13,6 +13,7 @@ from api.http.rates import Rate
 from api.preference_page.view import CSRF_FIELD, PATH
 from db import preference_links as preference_sessions
 from db.preference_links import LONGEST_SESSION, OpenPage
+from domain.presentation import Presentations
 from domain.rate_limit import RateLimit
 
 NEW_LINKS = 30  # a minute, of one user
@@ -31,6 +32,7 @@ class PageServices:
     """What the process holds for the preference page."""
 
     public_url: str
+    presentations: Presentations
     new_links: Rate = field(default_factory=lambda: _a_minute(NEW_LINKS))
     bad_codes: Rate = field(default_factory=lambda: _a_minute(BAD_CODES))
     page_views: Rate = field(default_factory=lambda: _a_minute(PAGE_VIEWS))

@@ -18,6 +18,8 @@ from db.preference_links import OpenPage
 from db.unreadable import word
 from domain.devices import Permission
 from domain.preferences import Preferences, QuietHours, known
+from domain.presentation import Presentation, Presentations
+from domain.presentation_file import SHIPPED
 from domain.push import Provider
 from domain.reminders import Reminder, upcoming
 
@@ -79,7 +81,7 @@ def _night(quiet_hours: QuietHours, place: ZoneInfo, now: datetime) -> Night:
 
 def _quiet(quiet_hours: QuietHours, place: ZoneInfo, now: datetime) -> list[tuple[datetime, datetime]]:
     """List the quiet spans around `now`, in UTC: for each period between two clock changes, then joined."""
-    found: list[tuple[datetime, datetime]] = []
+    spans: list[tuple[datetime, datetime]] = []
     overnight = _DAY if quiet_hours.ends <= quiet_hours.starts else timedelta()
     for begins, over in pairwise(_changes(place, now.astimezone(UTC).replace(microsecond=0))):
         offset = begins.astimezone(place).utcoffset() or timedelta()
@@ -88,11 +90,11 @@ def _quiet(quiet_hours: QuietHours, place: ZoneInfo, now: datetime) -> list[tupl
             ends = datetime.combine(day, quiet_hours.ends, UTC) - offset + overnight
             day += _DAY
             starts, ends = max(starts, begins), min(ends, over)
-            if found and found[-1][1] == starts < ends:
-                starts, _ = found.pop()
+            if spans and spans[-1][1] == starts < ends:
+                starts, _ = spans.pop()
             if starts < ends:
-                found.append((starts, ends))
-    return found
+                spans.append((starts, ends))
+    return spans
 
 
 def _changes(place: ZoneInfo, now: datetime) -> list[datetime]:
@@ -193,6 +195,7 @@ class View:
     fasts: tuple[Fast, ...] = ()  # the next to end first
     phones: tuple[SignedInPhone, ...] = ()  # the one seen last first
     nights: tuple[Night, ...] = ()  # of `nights.nights`
+    presentation: Presentation = SHIPPED  # of the app on the phone seen last, for the samples
     notice: Notice | None = None
     problems: Mapping[str, str] = field(default_factory=dict)  # field of `Typed` -> key of a message, both of `form`
     typed: Typed | None = None  # shown instead of the stored preferences
@@ -201,7 +204,7 @@ class View:
 _MAX_FASTS, _MAX_PHONES = 20, 50  # that are shown
 
 
-async def view_of(db: AsyncSession, page: OpenPage, accept_language: str | None) -> View:
+async def view_of(db: AsyncSession, page: OpenPage, accept_language: str | None, presentations: Presentations) -> View:
     """Read what a user's page shows now."""
     wanted = await preferences.of_user(db, page.user_id)
     fasts = await fasting_sessions.active_of(db, page.user_id, _MAX_FASTS)
@@ -219,6 +222,7 @@ async def view_of(db: AsyncSession, page: OpenPage, accept_language: str | None)
         fasts=tuple(Fast(each.session_id, each.ends_at, left, each.follows_preferences) for each, left in ahead),
         phones=phones,
         nights=nights(wanted.quiet_hours, [row.time_zone for row in rows], now),
+        presentation=presentations.of(latest[0].app_id if latest else None),
     )
 
 

@@ -34,7 +34,7 @@ class LogFeed:
         self._recovery: asyncio.Task[None] | None = None
 
     async def page_after(self, user_id: str, seq: int) -> logs.LogPage:
-        """Read at most a page of a log after a sequence number, as soon as the database can be asked."""
+        """Read at most a page of a log after a sequence number, as soon as the database can answer."""
         while True:
             await self._available.wait()
             page = await self._batch.ask((user_id, seq))
@@ -46,17 +46,17 @@ class LogFeed:
         if self._recovery is not None:
             self._recovery.cancel()
 
-    async def _read(self, asked: Sequence[tuple[str, int]]) -> Sequence[logs.LogPage | None]:
+    async def _read(self, queries: Sequence[tuple[str, int]]) -> Sequence[logs.LogPage | None]:
         if self._available.is_set():
             try:
                 async with self._sessions() as db:
-                    return await logs.pages_after(db, asked, PAGE)
+                    return await logs.pages_after(db, queries, PAGE)
             except _OUTAGE as error:
                 if refused_for_its_content(error):
                     raise  # the batch then asks for each alone
-                log.warning("reading logs for streams failed", streams=len(asked), error=type(error).__name__)
+                log.warning("reading logs for streams failed", streams=len(queries), error=type(error).__name__)
                 self._start_recovery()
-        return [None] * len(asked)
+        return [None] * len(queries)
 
     def _start_recovery(self) -> None:
         if self._available.is_set():
@@ -108,7 +108,7 @@ class LogListener:
         connection = await connect_alone(self._database_url, APPLICATION_NAME)
         try:
             connection.add_termination_listener(lambda _: lost.set())
-            await connection.add_listener(CHANNEL, self._heard)
+            await connection.add_listener(CHANNEL, self._notified)
             self._failures = 0
             self._on_gap()  # only now: what was committed before is read, what is committed later is announced
             log.info("listening")
@@ -118,7 +118,7 @@ class LogListener:
             connection.terminate()
         raise ConnectionError("The connection was closed.")
 
-    def _heard(self, _connection: object, _pid: int, _channel: str, message_id: str) -> None:
+    def _notified(self, _connection: object, _pid: int, _channel: str, message_id: str) -> None:
         self._on_news(UUID(message_id))
 
 

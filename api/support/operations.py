@@ -27,7 +27,9 @@ async def list_gates(sessions: Database) -> ShownGates:
         return await gates.shown(db)
 
 
-@router.post("/brakes/{brake_id}/resume", responses=responses("not-allowed", "not-found", "brake-resumed"))
+@router.post(
+    "/brakes/{brake_id}/resume", responses=responses("not-allowed", "not-found", "brake-resumed", "being-erased")
+)
 async def resume_brake(brake_id: UUID, caller: Supporter, writes: RowWrites) -> ShownBrake:
     """End a token-error cutoff: its route sends again, and tokens that fail are deactivated again."""
 

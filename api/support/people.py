@@ -1,4 +1,4 @@
-"""A user, for support: timeline, devices, fasts, test push.
+"""A user, for support: timeline, devices, fasts.
 
 A user id is any text, so it comes percent-encoded, and a slash is part of it: `{user_id:path}`. No token may name an
 id with a line break, so such an id gets 404.
@@ -8,24 +8,21 @@ from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Query
-from pydantic import AfterValidator, Field, StrictBool, TypeAdapter
-from sqlalchemy.ext.asyncio import AsyncSession
+from fastapi import APIRouter, Query
+from pydantic import Field, TypeAdapter
 
-from api.dependencies import Cursor, Database, Limit, Paged, RowWrites, Supporter, cut, next_cursor, page_at
+from api.acting import UserIdInPath
+from api.dependencies import Cursor, Database, Limit, Paged, cut, next_cursor, page_at
 from api.fasting_sessions import SessionList, list_of
-from api.fields import Body, Instant, printable
+from api.fields import Body, Instant
 from api.http.problem_types import responses
 from db.engine import as_of_one_moment
 from db.views import devices as device_history
 from db.views import present, timeline
 from db.views.devices import ShownDevice
 from domain.timeline import TimelineItem, TimelinePart
-from operations import diagnostic_push as test_pushes
-from operations.diagnostic_push import ShownTestPush, TestPushRequest
 
 router = APIRouter(prefix="/users/{user_id:path}")
-UserId = Annotated[str, Path(min_length=1, max_length=200), AfterValidator(printable)]
 
 
 class TimelineIn(Body):
@@ -37,13 +34,6 @@ class TimelineIn(Body):
     at_to: Annotated[Instant | None, Field(alias="to", description="Exclusive.")] = None
     cursor: Cursor = None
     limit: Limit = 50
-
-
-class TestPushIn(Body):
-    """Which phones to test, and how."""
-
-    installation_id: Annotated[UUID | None, Field(description="Default: all that have an active token.")] = None
-    validate_only: Annotated[StrictBool, Field(description="FCM only checks the push; no phone gets it.")] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +60,9 @@ _TIMELINE_ITEM, _DEVICE = TypeAdapter(TimelineItem), TypeAdapter(ShownDevice)
 
 
 @router.get("/timeline", responses=responses("not-allowed", "not-found"))
-async def show_timeline_of_user(user_id: UserId, query: Annotated[TimelineIn, Query()], sessions: Database) -> Timeline:
+async def show_timeline_of_user(
+    user_id: UserIdInPath, query: Annotated[TimelineIn, Query()], sessions: Database
+) -> Timeline:
     """Show what a user's pushes wait for now, and what was decided about them and why, as far back as it is kept."""
     part = TimelinePart(**query.model_dump(exclude={"cursor", "limit"}))
     page = page_at(query.cursor, query.limit)
@@ -83,7 +75,7 @@ async def show_timeline_of_user(user_id: UserId, query: Annotated[TimelineIn, Qu
 
 
 @router.get("/devices", responses=responses("not-allowed", "not-found"))
-async def list_devices_of_user(user_id: UserId, sessions: Database, page: Paged) -> DeviceList:
+async def list_devices_of_user(user_id: UserIdInPath, sessions: Database, page: Paged) -> DeviceList:
     """List a user's device tokens, each with its history."""
     async with sessions() as db:
         found = await device_history.of_user(db, user_id, page.after, page.limit + 1)
@@ -92,20 +84,6 @@ async def list_devices_of_user(user_id: UserId, sessions: Database, page: Paged)
 
 
 @router.get("/fasting-sessions", responses=responses("not-allowed", "not-found"))
-async def list_fasts_of_user(user_id: UserId, sessions: Database, page: Paged) -> SessionList:
+async def list_fasts_of_user(user_id: UserIdInPath, sessions: Database, page: Paged) -> SessionList:
     """List a user's fasting sessions."""
     return await list_of(user_id, sessions, page)
-
-
-@router.post("/test-push", status_code=202, responses=responses("not-allowed", "not-found", "no-active-token"))
-async def send_test_push(user_id: UserId, body: TestPushIn, caller: Supporter, writes: RowWrites) -> ShownTestPush:
-    """Send a test push on the same path as every push. `GET /v1/support/test-pushes/{id}` shows the result.
-
-    At most 5 a minute to one user. Apple has no dry run: with `validate_only` iPhones are skipped.
-    """
-    wanted = TestPushRequest(user_id, body.installation_id, body.validate_only)
-
-    async def send(db: AsyncSession) -> ShownTestPush:
-        return await test_pushes.send(db, wanted, caller.user_id)
-
-    return await writes.run(send, f"test-push/{user_id}")

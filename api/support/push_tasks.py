@@ -6,15 +6,17 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query
 from pydantic import AfterValidator, Field, StrictBool, TypeAdapter
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import Cursor, Database, Limit, RowWrites, Supporter, cut, next_cursor, page_at
 from api.fields import Body, Instant, printable
 from api.http.problem_types import responses
+from db.engine import is_of_erased
 from db.views import dead_tasks
 from db.views.dead_tasks import PushTaskFilter, ShownTask, WholeTask, check_filter
 from domain.kinds import Kind
-from domain.problems import NotFound
+from domain.problems import NotFound, being_erased
 from domain.push import Environment, Provider, TaskState
 from operations import redrive as redrives
 from operations.redrive import MAX_AT_ONCE, Redriven
@@ -79,12 +81,17 @@ async def list_push_tasks(query: Annotated[ListIn, Query()], sessions: Database)
     return ShownTaskList(shown, next_cursor(shown[-1].due_at, shown[-1].task_id) if more else None)
 
 
-@router.post("/redrive", responses=responses("not-allowed"))
+@router.post("/redrive", responses=responses("not-allowed", "being-erased"))
 async def redrive_push_tasks(body: RedriveIn, caller: Supporter, sessions: Database) -> Redriven:
     """Redrive dead push tasks by filter, the latest due first. A push that may not be sent any more stays dead."""
     wanted = PushTaskFilter(**body.model_dump(exclude={"limit", "dry_run"}))
     mode = redrives.RedriveMode.REHEARSAL if body.dry_run else redrives.RedriveMode.REAL
-    return await redrives.redrive_matching(sessions, wanted, body.limit, caller.user_id, mode)
+    try:
+        return await redrives.redrive_matching(sessions, wanted, body.limit, caller.user_id, mode)
+    except DBAPIError as error:
+        if is_of_erased(error):  # the operator, whose name would be stored
+            raise being_erased() from None
+        raise
 
 
 @router.get(
@@ -102,7 +109,7 @@ async def show_push_task(task_id: UUID, sessions: Database) -> WholeTask:
 @router.post(
     "/{task_id}/redrive",
     status_code=202,
-    responses=responses("not-allowed", "not-found", "push-not-dead", "redrive-refused"),
+    responses=responses("not-allowed", "not-found", "push-not-dead", "redrive-refused", "being-erased"),
 )
 async def redrive_push_task(task_id: UUID, caller: Supporter, sessions: Database, writes: RowWrites) -> WholeTask:
     """Redrive a dead push task. 409 if it is not dead or may not be sent any more; `reason` says why."""

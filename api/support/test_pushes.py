@@ -1,4 +1,4 @@
-"""The result of a test push: once, or as a stream."""
+"""Test pushes, by support or by a service: send one, and its result, once or as a stream."""
 
 import asyncio
 import time
@@ -9,11 +9,14 @@ from uuid import UUID
 
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import Response
-from pydantic import TypeAdapter
+from pydantic import Field, StrictBool, TypeAdapter
+from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from api.dependencies import Database, Supporter, Watchers
+from api.acting import UserIdInPath
+from api.dependencies import Database, RowWrites, Tester, Watchers
+from api.fields import Body
 from api.http.connection import ConnectionState
 from api.http.problem_types import responses
 from api.http.problems import Detail, ServiceUnavailable
@@ -21,9 +24,9 @@ from api.stream import HEADERS, HEARTBEAT
 from db.engine import UNREACHABLE, Sessions
 from domain.problems import NotFound
 from operations import diagnostic_push as test_pushes
-from operations.diagnostic_push import ShownTestPush
+from operations.diagnostic_push import ShownTestPush, TestPushRequest
 
-router = APIRouter(prefix="/test-pushes")
+router = APIRouter()
 _LOOK_EVERY = 0.25  # seconds
 _HEARTBEAT_EVERY = 5.0  # seconds
 _AFTER_EXPIRY = 30.0  # seconds; a push that is not settled by then has lost its worker
@@ -31,8 +34,34 @@ _EVENTS = "text/event-stream"
 _JSON = TypeAdapter(ShownTestPush)
 
 
+class TestPushIn(Body):
+    """Which phones to test, and how."""
+
+    installation_id: Annotated[UUID | None, Field(description="Default: all that have an active token.")] = None
+    validate_only: Annotated[StrictBool, Field(description="FCM only checks the push; no phone gets it.")] = False
+
+
+@router.post(
+    "/users/{user_id:path}/test-push",
+    status_code=202,
+    responses=responses("not-allowed", "not-found", "no-active-token", "being-erased"),
+)
+async def send_test_push(user_id: UserIdInPath, body: TestPushIn, caller: Tester, writes: RowWrites) -> ShownTestPush:
+    """Send a test push on the same path as every push. `GET /v1/support/test-pushes/{id}` shows the result.
+
+    At most 5 a minute to one user. Apple has no dry run: with `validate_only` iPhones are skipped. Needs the scope
+    `support` or `service`.
+    """
+    wanted = TestPushRequest(user_id, body.installation_id, body.validate_only)
+
+    async def send(db: AsyncSession) -> ShownTestPush:
+        return await test_pushes.send(db, wanted, caller.user_id)
+
+    return await writes.run(send, f"test-push/{user_id}")
+
+
 @router.get(
-    "/{test_push_id}",
+    "/test-pushes/{test_push_id}",
     response_model=ShownTestPush,
     responses=responses("not-allowed", "not-found")
     | {200: {"content": {_EVENTS: {}}, "description": "The result, or each change."}},
@@ -40,7 +69,7 @@ _JSON = TypeAdapter(ShownTestPush)
 async def show_test_push(
     test_push_id: UUID,
     request: Request,
-    caller: Supporter,
+    caller: Tester,
     sessions: Database,
     watchers: Watchers,
     accept: Annotated[str, Header()] = "",

@@ -43,6 +43,7 @@ from settings.environment import (
     service_settings,
     tracing_settings,
 )
+from settings.presentations import each_file
 
 AREA = Area("settings")
 _Read = Callable[[Mapping[str, str]], object]
@@ -130,19 +131,19 @@ async def examined(environ: Mapping[str, str], processes: Collection[str], *, of
 
 def _checks(environ: Mapping[str, str], processes: Collection[str], settings: FoundSettings) -> list[Check]:
     """List the checks over the network, as far as the settings can be read."""
-    found = []
+    checks = []
     if environ.get("DATABASE_URL") and _can_be_read(database_url, environ):
-        found.append(Check(DATABASE, "database", partial(check_database, environ["DATABASE_URL"])))
+        checks.append(Check(DATABASE, "database", partial(check_database, environ["DATABASE_URL"])))
     if _can_be_read(connection, environ):
-        found.append(Check(TEMPORAL, "Temporal", partial(check_temporal, environ, settings.providers)))
-        found.append(Check(TEMPORAL, "Temporal's certificate", partial(check_temporals_certificate, environ)))
+        checks.append(Check(TEMPORAL, "Temporal", partial(check_temporal, environ, settings.providers)))
+        checks.append(Check(TEMPORAL, "Temporal's certificate", partial(check_temporals_certificate, environ)))
     key_set = environ.get("AUTH_JWKS_URL")
     alone = {"AUTH_JWKS_URL": key_set or "", "AUTH_AUDIENCE": ANY_AUDIENCE}
     if "api" in processes and key_set and _can_be_read(auth_settings, alone):
-        found.append(Check(BEARERS, "key set", partial(check_key_set, key_set)))
+        checks.append(Check(BEARERS, "key set", partial(check_key_set, key_set)))
     for key, sender in settings.senders.items():
-        found += checks_of(key, settings.accounts[key], sender)
-    return found
+        checks += checks_of(key, settings.accounts[key], sender)
+    return checks
 
 
 def _can_be_read(read: Callable[[Mapping[str, str]], object], environ: Mapping[str, str]) -> bool:
@@ -158,6 +159,7 @@ def check_settings(environ: Mapping[str, str], processes: Collection[str]) -> Fo
     found = FoundSettings()
     for name, read in {name: read for each in processes for name, read in _SECTIONS[each].items()}.items():
         found.lines.append(_section(name, read, environ))
+    found.lines.extend(_presentations(environ))
     if "api" in processes:
         found.lines.extend(_tokens_of_others(environ))
     if "worker" in processes:
@@ -189,6 +191,17 @@ def _section(name: str, read: _Read, environ: Mapping[str, str]) -> ReportLine:
     except ConfigError as error:
         return AREA.failure(Finding.SETTING, error=error)
     return AREA.ok(Finding.SECTION_OK, name=name)
+
+
+def _presentations(environ: Mapping[str, str]) -> Iterator[ReportLine]:
+    try:
+        files = list(each_file(service_settings(environ)))
+    except ConfigError:  # reported with its section, or with the apps
+        return
+    for app_id, error in files:
+        app = "default app" if app_id is None else f"app {app_id}"
+        ok = AREA.ok(Finding.PRESENTATION_OK, app=app)
+        yield ok if error is None else AREA.failure(Finding.PRESENTATION, error=error)
 
 
 def _tokens_of_others(environ: Mapping[str, str]) -> Iterator[ReportLine]:

@@ -10,6 +10,7 @@ from uuid import uuid4
 from commands.doctor.report import Area, Check, Finding, ReportLine, connect_to, expiry_line, file_lines
 from commands.doctor.servers import check_clock
 from domain.kinds import Kind
+from domain.presentation import Look
 from domain.push import Environment, Provider, Push
 from push.apns.sender import ApnsAccount
 from push.apns.transport import provider_token
@@ -129,6 +130,7 @@ def _push(provider: Provider) -> Push:
         collapse_key=None,
         thread_id="doctor",
         expires_at=datetime.now(UTC) + timedelta(minutes=1),
+        look=Look(),
         validate_only=True,
     )
 

@@ -49,6 +49,11 @@ class Finding(Enum):
         "no provider is configured, so no worker starts",
         "Set APNS_KEY_FILE, FCM_SERVICE_ACCOUNT_FILE or APPS_FILE (.env.example).",
     )
+    PRESENTATION_OK = ("presentation file of the {app}: can be used", "")
+    PRESENTATION = (
+        "{error}",
+        "Correct it (docs/presentation.md) and run `cli.py presentation check`. Running processes keep what they had.",
+    )
     TOKENS_OF_OTHERS = (
         "{open}: tokens that the issuer made for other services are accepted, too",
         "Set them to the `aud` and `iss` of your tokens.",

@@ -1,10 +1,10 @@
-"""Tables of operations: workers, leases, cutoffs, support actions, and sign-ins to our pages."""
+"""Tables of operations: workers, leases, cutoffs, support actions, API keys, and sign-ins to our pages."""
 
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Identity, Index, String, func, text
+from sqlalchemy import ARRAY, BigInteger, CheckConstraint, ForeignKey, Identity, Index, String, Text, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.models.table import Table
@@ -19,6 +19,7 @@ class WorkerRow(Table):
     started_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     seen_at: Mapped[datetime]
     gates: Mapped[dict[str, Any]]
+    alive_at: Mapped[datetime | None]  # twice a second; `seen_at` is that of the heartbeat, which divides the rate
 
 
 class Lease(Table):
@@ -67,10 +68,25 @@ class SupportAction(Table):
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     actor: Mapped[str] = mapped_column(String(200))
-    action: Mapped[str]  # redrive, resume, test_push, sign_in, sign_out
-    subject_kind: Mapped[str]  # push_task, brake, test_push, console_session
+    action: Mapped[str]  # redrive, resume, test_push, sign_in, sign_out, create_api_key, revoke_api_key
+    subject_kind: Mapped[str]  # push_task, brake, test_push, console_session, api_key
     subject_id: Mapped[UUID] = mapped_column(index=True)
     detail: Mapped[dict[str, Any]]
+
+
+class ApiKeyRow(Table):
+    """An API key of a backend; only its digest is stored."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid())
+    name: Mapped[str] = mapped_column(String(200))  # the caller that the key stands for, as `sub` in a JWT
+    digest: Mapped[bytes] = mapped_column(unique=True)  # SHA-256
+    scopes: Mapped[tuple[str, ...]] = mapped_column(ARRAY(Text, as_tuple=True))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]  # written at most once a minute
 
 
 class ConsoleSession(Table):
@@ -127,3 +143,33 @@ class PreferenceSession(Table):
     csrf_token: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     expires_at: Mapped[datetime]  # extended by visits, up to a limit after `created_at`
+
+
+class ErasureRow(Table):
+    """A person who leaves. While it runs it names them; a trigger on each table keeps new rows about them out."""
+
+    __tablename__ = "erasures"
+    __table_args__ = (
+        Index("uq_erasures_running", "user_id", unique=True, postgresql_where=text("user_id IS NOT NULL")),
+        Index("ix_erasures_due", "next_attempt_at", postgresql_where=text("next_attempt_at IS NOT NULL")),
+        CheckConstraint("num_nonnulls(user_id, done_at) = 1", name="done_is_nameless"),
+        CheckConstraint("num_nonnulls(next_attempt_at, done_at) = 1", name="done_or_due"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid())
+    digest: Mapped[bytes]  # HMAC-SHA256 of the user id
+    user_id: Mapped[str | None] = mapped_column(String(200))
+    requested_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    next_attempt_at: Mapped[datetime | None]
+    attempts: Mapped[int] = mapped_column(server_default=text("0"))  # in a row that failed
+    done_at: Mapped[datetime | None]
+
+
+class ErasedSubject(Table):
+    """What an erasure deleted that may still have a workflow in Temporal: as in the outbox, a kind and an id."""
+
+    __tablename__ = "erased_subjects"
+
+    erasure_id: Mapped[UUID] = mapped_column(ForeignKey("erasures.id"), primary_key=True)
+    subject_kind: Mapped[str] = mapped_column(primary_key=True)
+    subject_id: Mapped[UUID] = mapped_column(primary_key=True)

@@ -72,6 +72,7 @@ class DeviceTokenEvent(Table):
     __table_args__ = (
         Index("ix_device_token_events_latest", "device_id", "id"),
         Index("ix_device_token_events_taken", "at", "taken_by", postgresql_where=text("taken_by IS NOT NULL")),
+        Index("ix_device_token_events_taken_by", "taken_by", postgresql_where=text("taken_by IS NOT NULL")),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
@@ -116,6 +117,7 @@ class FastingSessionRow(Table):
     scheduled_at: Mapped[datetime]
     late_minutes: Mapped[tuple[int, ...]] = mapped_column(server_default=text("'{}'"))
     follows_preferences: Mapped[bool] = mapped_column(server_default=text("false"))  # without minutes of its own
+    labels: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))  # name -> text, of the app's own texts
     started_with: Mapped[dict[str, Any]]  # the accepted start request, to recognize a repeat
     rev: Mapped[int]
 
@@ -186,14 +188,20 @@ class MessageRow(Table):
             postgresql_where=text("kind = 'message' AND handed_off_at IS NULL"),
         ),
         Index("ix_messages_reminders", "created_at", "id", postgresql_where=text("kind = 'reminder'")),
-        CheckConstraint("(kind = 'message') = (num_nulls(number, sender_id, body) = 0)", name="posted_by_somebody"),
+        Index("ix_messages_sender_id", "sender_id", "id", postgresql_where=text("sender_id IS NOT NULL")),
+        Index("ix_messages_of_fast", "conversation_id", postgresql_where=text("kind = 'reminder'")),
+        CheckConstraint(
+            "(kind = 'message' AND number IS NOT NULL AND num_nulls(sender_id, body) IN (0, 2))"
+            " OR (kind <> 'message' AND num_nulls(number, sender_id, body) > 0)",
+            name="posted_by_somebody",
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     kind: Mapped[str]
     conversation_id: Mapped[UUID]  # of a reminder: its fasting session's thread, which has the session's id
     number: Mapped[int | None] = mapped_column(BigInteger)  # counts a conversation's messages from 1
-    sender_id: Mapped[str | None] = mapped_column(String(200))
+    sender_id: Mapped[str | None] = mapped_column(String(200))  # null with the body: its sender was erased
     body: Mapped[str | None]
     reminder_minutes: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())

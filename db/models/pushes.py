@@ -76,6 +76,7 @@ class PushTask(Table):
     settled_at: Mapped[datetime | None]  # when its state became final
     again_at: Mapped[datetime | None]  # when it was redriven or revived, or meant to go out first: late since then
     held_up_by: Mapped[str | None]  # the last reason why it was not accepted at once; stays after acceptance
+    held_by: Mapped[UUID | None]  # the worker in which it waits; null once it is claimed. Unindexed: an update in place
     opened_at: Mapped[datetime | None]
     synced_at: Mapped[datetime | None]
     validate_only: Mapped[bool] = mapped_column(server_default=text("false"))  # FCM checks it, no phone shows it

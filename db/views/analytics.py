@@ -142,9 +142,7 @@ async def lately(sessions: Sessions, span: TimeSpan) -> list[Step]:
         values = {"from_at": steps[0].at, "to_at": now, "step": span.step}
         pushes = {row.at: row for row in await db.execute(_PUSHES, values)}
         calls = {row.at: row for row in await db.execute(_CALLS, values | {"uncalled": sorted(UNCALLED)})}
-    return [
-        _filled(step, *(found[step.at]._asdict() for found in (pushes, calls) if step.at in found)) for step in steps
-    ]
+    return [_filled(step, *(rows[step.at]._asdict() for rows in (pushes, calls) if step.at in rows)) for step in steps]
 
 
 @asynccontextmanager

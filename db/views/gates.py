@@ -15,7 +15,8 @@ from db.models.operations import TokenErrorCutoffRow, WorkerRow
 from db.unreadable import log_unreadable, route_of
 from db.views.rows import answer_of
 from domain.push import Environment, Provider, Route
-from domain.signals import LATELY, TOKEN_ERRORS, UNCALLED_FOR_US, Answered, Refusals, RefusedPushes
+from domain.reasons import TOKEN_ERRORS
+from domain.signals import LATELY, UNCALLED_FOR_US, Answered, Refusals, RefusedPushes
 
 MOST = 20_000  # pushes counted, the latest ones
 MAX_SECONDS = 2.0  # for one query; an operator's page has others

@@ -69,11 +69,12 @@ class _World:
     routes: ShownGates
     workers: int
     temporal_answers: bool
-    wishes: Preferences
+    preferred: Preferences
     devices: Sequence[DeviceToken]
     permissions: Mapping[tuple[str, UUID], ReportedPermission]
-    owed: Mapping[UUID, datetime]  # since when a dispatch of these subjects has been waiting
+    undispatched: Mapping[UUID, datetime]  # since when a dispatch of these subjects has been waiting
     calls: Mapping[UUID, push_attempts.Begun]
+    showing_life: Collection[UUID]  # workers
 
 
 _NO_NEXT = {WaitsFor.CHECK, WaitsFor.RESUME, WaitsFor.REDRIVE, WaitsFor.WORKER, WaitsFor.TEMPORAL}
@@ -85,11 +86,11 @@ async def of_user(db: AsyncSession, user_id: str, part: TimelinePart) -> list[Ti
     The statements have to read one moment: call `engine.as_of_one_moment` first.
     """
     now = await present_instant(db)
-    wishes = await preferences.of_user(db, user_id)
+    preferred = await preferences.of_user(db, user_id)
     devices = await device_tokens.active_for_user(db, user_id)
     pushes = await _planned(db, user_id, part, now)
-    pushes += await _reminders(db, user_id, part, wishes, devices, now)
-    pushes += await _messages(db, user_id, part, wishes, devices, now)
+    pushes += await _reminders(db, user_id, part, preferred, devices, now)
+    pushes += await _messages(db, user_id, part, preferred, devices, now)
     if not pushes:
         return []
     pushes = sorted(pushes, key=lambda push: (push.due_at, push.message_id))[:MAX_PRESENT]
@@ -99,11 +100,12 @@ async def of_user(db: AsyncSession, user_id: str, part: TimelinePart) -> list[Ti
         routes=await gates.shown(db),
         workers=len(living),
         temporal_answers=not living or any(each.gates.get("temporal_answers", True) for each in living),
-        wishes=wishes,
+        preferred=preferred,
         devices=devices,
         permissions=await device_history.permissions(db, {(user_id, each.installation_id) for each in devices}),
-        owed=await _owed(db, pushes),
+        undispatched=await _undispatched(db, pushes),
         calls=await push_attempts.under_way(db, [push.task.task_id for push in pushes if push.task]),
+        showing_life=await workers.showing_life(db),
     )
     each = [one for push in pushes for one in _by_phone(push, world)]
     return [_item(push, world) for push in each[:MAX_PRESENT]]
@@ -150,7 +152,7 @@ async def _reminders(
     db: AsyncSession,
     user_id: str,
     part: TimelinePart,
-    wishes: Preferences,
+    preferred: Preferences,
     devices: Collection[DeviceToken],
     now: datetime,
 ) -> list[_Push]:
@@ -162,8 +164,8 @@ async def _reminders(
     zones = [device.time_zone for device in devices]
 
     def refused(each: ReminderStanding) -> str | None:
-        wish = unwanted_everywhere(Kind.REMINDER, wishes, each.reminder.due_at, zones)
-        return wish or (None if devices else "no_active_token")
+        reason = unwanted_everywhere(Kind.REMINDER, preferred, each.reminder.due_at, zones)
+        return reason or (None if devices else "no_active_token")
 
     return [
         _Push(
@@ -186,7 +188,7 @@ async def _messages(
     db: AsyncSession,
     user_id: str,
     part: TimelinePart,
-    wishes: Preferences,
+    preferred: Preferences,
     devices: Collection[DeviceToken],
     now: datetime,
 ) -> list[_Push]:
@@ -209,8 +211,8 @@ async def _messages(
         .where(MessageRow.created_at > now - useful_for)
         .where(~select(PushTask).where(PushTask.message_id == MessageRow.id, PushTask.user_id == user_id).exists())
     )
-    wish = unwanted_everywhere(Kind.MESSAGE, wishes, now, [device.time_zone for device in devices])
-    refused = wish or (None if devices else "no_active_token")
+    reason = unwanted_everywhere(Kind.MESSAGE, preferred, now, [device.time_zone for device in devices])
+    refused = reason or (None if devices else "no_active_token")
     return [
         _Push(Kind.MESSAGE, row.conversation_id, row.id, row.created_at, row.created_at + useful_for, refused=refused)
         for row in await db.execute(query)
@@ -218,7 +220,7 @@ async def _messages(
     ]
 
 
-async def _owed(db: AsyncSession, pushes: Collection[_Push]) -> dict[UUID, datetime]:
+async def _undispatched(db: AsyncSession, pushes: Collection[_Push]) -> dict[UUID, datetime]:
     subjects = {push.conversation_id for push in pushes} | {push.message_id for push in pushes}
     subjects |= {push.task.task_id for push in pushes if push.task}
     query = select(OutboxRow.subject_id, func.min(OutboxRow.created_at)).where(among(OutboxRow.subject_id, subjects))
@@ -246,10 +248,11 @@ def _item(push: _Push, world: _World) -> TimelineItem:
         is_dead=task is not None and task.state == TaskState.DEAD,
         refused=push.refused,
         call_since=None if call is None else call.started_at,
-        owed_since=min((world.owed[each] for each in subjects if each in world.owed), default=None),
+        owed_since=min((world.undispatched[each] for each in subjects if each in world.undispatched), default=None),
         workers=world.workers,
         temporal_answers=world.temporal_answers,
         route=route,
+        holder_is_lost=task is not None and task.held_by is not None and task.held_by not in world.showing_life,
     )
     return _described(push, unsettled, provider, world)
 
@@ -280,7 +283,7 @@ def _described(push: _Push, unsettled: Unsettled, provider: Provider | None, wor
         id=uuid5(push.message_id, f"waits/{installation_id}"),
         at=unsettled.now,
         event=Event.WAITS,
-        text=in_words(happening) + (now_quiet(world.wishes.quiet_hours) if is_quiet else "") + shown,
+        text=in_words(happening) + (now_quiet(world.preferred.quiet_hours) if is_quiet else "") + shown,
         session_id=push.conversation_id if is_reminder else None,
         conversation_id=push.conversation_id if push.kind is Kind.MESSAGE else None,
         message_id=push.message_id,

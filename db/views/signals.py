@@ -12,6 +12,7 @@ from db.engine import present_instant
 from db.models.operations import WorkerRow
 from db.models.people import Presence
 from db.models.pushes import OutboxRow
+from db.outbox import UNHURRIED
 from db.unreadable import route_of, word
 from db.views import gates as refused_users
 from db.workers import gates_of
@@ -21,6 +22,8 @@ from domain.push import Route
 from domain.reminders import LONGEST_USEFUL
 from domain.signals import LATELY, Backlog, DeadPushes, OutboxBacklog, Signals, Transfers, WebhookSignals
 
+_FIRST = datetime(2020, 1, 1, tzinfo=UTC)  # nothing of ours is older, so an earlier instant tells no age
+
 
 async def present(db: AsyncSession) -> Signals:
     """Read all signals."""
@@ -29,15 +32,16 @@ async def present(db: AsyncSession) -> Signals:
     reporting = await workers.live(db)
     shut = _shut(reporting) | engaged
     known = _reported(reporting) | engaged
-    waiting = (await db.execute(_PENDING, {"now": now})).all()
+    waiting = (await db.execute(_PENDING, {"now": now, "first": _FIRST})).all()
+    outbox = select(func.count(), func.min(_WAITS_SINCE).filter(OutboxRow.created_at > _FIRST))
     swept = await workers.reported(db, SWEEP)
     dead = (await db.execute(_DEAD, {"now": now, "useful_for": LONGEST_USEFUL, "lately": LATELY})).all()
     return Signals(
         at=now,
         backlogs=tuple(each for row in waiting if (each := _backlog(row, shut, known)) is not None),
         dead=tuple(group for row in dead if (group := _dead(row)) is not None),
-        outbox=OutboxBacklog(*(await db.execute(select(func.count(), func.min(OutboxRow.created_at)))).one()),
-        handoffs=OutboxBacklog(*(await db.execute(_UNDECIDED)).one()),
+        outbox=OutboxBacklog(*(await db.execute(outbox)).one()),
+        handoffs=OutboxBacklog(*(await db.execute(_UNDECIDED, {"first": _FIRST})).one()),
         unopened=_unopened(swept),
         swept_at=_instant(swept.get("at")),
         rejected=(await db.scalar(_REJECTED, {"now": now})) or 0,
@@ -89,12 +93,15 @@ def _instant(text: object) -> datetime | None:
         return None
 
 
+_WAITS_SINCE = func.greatest(OutboxRow.created_at, OutboxRow.needed_at - UNHURRIED)  # an import has time
+
 # States and kinds are written out, so that the planner uses partial indexes.
 _PENDING = text("""
     SELECT provider, app_id, environment, kind, count(*) AS pending,
            count(*) FILTER (WHERE due_at <= :now) AS overdue,
            count(*) FILTER (WHERE due_at <= :now AND last_reason IS NOT NULL) AS retrying,
-           min(coalesce(again_at, due_at)) FILTER (WHERE due_at <= :now) AS oldest_due_at
+           min(coalesce(again_at, due_at))
+               FILTER (WHERE due_at <= :now AND coalesce(again_at, due_at) > :first) AS oldest_due_at
       FROM push_tasks
      WHERE state = 'pending'
      GROUP BY provider, app_id, environment, kind
@@ -126,6 +133,11 @@ _TRANSFERS = text("""
              GROUP BY taken_by) AS takers
 """)
 
+_UNDECIDED = text("""
+    SELECT count(*), min(created_at) FILTER (WHERE created_at > :first)
+      FROM messages
+     WHERE kind = 'message' AND handed_off_at IS NULL
+""")
 _WEBHOOKS = text("""
     SELECT min(w.failing_since),
            coalesce(sum((SELECT count(*) FROM webhook_deliveries AS d
@@ -133,5 +145,3 @@ _WEBHOOKS = text("""
       FROM webhooks AS w
      WHERE w.disabled_at IS NULL
 """)
-
-_UNDECIDED = text("SELECT count(*), min(created_at) FROM messages WHERE kind = 'message' AND handed_off_at IS NULL")

@@ -26,7 +26,7 @@ from domain.push import Provider, TaskState
 from domain.reasons import why
 from domain.reminders import AFTER_THE_END, LEAST_KEPT, LONGEST_USEFUL, ReminderState
 from domain.sessions import FastingSession, SessionStatus
-from domain.summaries import MessageSummary, SettledPushes, SummaryState, WithheldReason
+from domain.summaries import MessageSummary, SettledPushes, SummaryState, TokenSince, WithheldReason
 from domain.timeline import TimelineItem, TimelinePart
 
 _ITEMS_EACH = 30  # of the timeline, under one line
@@ -170,6 +170,7 @@ def _settled(row: Row[Any]) -> SettledPushes | None:
         late=None if row.late is None or row.kind == Kind.TEST else max(row.late, timedelta()),
         opened=row.opened,
         synced=row.synced,
+        token=None if row.token is None else TokenSince(row.token),
     )
 
 
@@ -187,9 +188,9 @@ async def _unplanned(
         for each in of_one:
             is_asked_for = part.message_id in {None, each.message_id}
             below = after is None or (each.reminder.due_at, each.message_id) < after
-            said = _why_unplanned(wanted[session_id], each)
-            if is_asked_for and below and said is not None:
-                found.append(_of_standing(each, *said))
+            unplanned = _why_unplanned(wanted[session_id], each)
+            if is_asked_for and below and unplanned is not None:
+                found.append(_of_standing(each, *unplanned))
     return found
 
 
@@ -208,7 +209,7 @@ def _why_unplanned(session: FastingSession, standing: ReminderStanding) -> tuple
     return SummaryState.WITHDRAWN, summaries.ENDED_BEFORE.format(why=why(ended))
 
 
-def _of_standing(standing: ReminderStanding, state: SummaryState, said: str) -> MessageSummary:
+def _of_standing(standing: ReminderStanding, state: SummaryState, text: str) -> MessageSummary:
     return MessageSummary(
         message_id=standing.message_id,
         at=standing.reminder.due_at,
@@ -216,7 +217,7 @@ def _of_standing(standing: ReminderStanding, state: SummaryState, said: str) -> 
         conversation_id=standing.session_id,
         reminder_minutes=standing.reminder.minutes,
         state=state,
-        text=said,
+        text=text,
     )
 
 
@@ -261,12 +262,20 @@ LINES = text(
                CAST(NULL AS text) AS withheld, count(*) AS phones, min(accepted_at) AS first_at,
                max(accepted_at) AS last_at, max({readable("accepted_at")} - late_from) AS late,
                count(opened_at) AS opened,
-               count(*) FILTER (WHERE synced_at IS NOT NULL AND state = 'accepted') AS synced
+               count(*) FILTER (WHERE synced_at IS NOT NULL AND state = 'accepted') AS synced, token
           FROM shown
+          LEFT JOIN LATERAL (
+            SELECT CASE WHEN d.active THEN 'active' ELSE 'invalidated' END AS token
+              FROM device_tokens d
+             WHERE shown.state = 'unregistered' AND d.user_id = :user_id AND d.installation_id = shown.installation_id
+               AND (d.active OR d.inactive_reason = 'invalidated')
+             ORDER BY d.active DESC
+             LIMIT 1
+          ) AS since ON true
          WHERE task_id <> ALL(CAST(:spoken_of AS uuid[]))
-         GROUP BY 1, 2, 3, 4
+         GROUP BY 1, 2, 3, 4, token
          UNION ALL
-        SELECT h.message_id, NULL, NULL, NULL, h.reason, count(h.installation_id), NULL, NULL, NULL, 0, 0
+        SELECT h.message_id, NULL, NULL, NULL, h.reason, count(h.installation_id), NULL, NULL, NULL, 0, 0, NULL
           FROM held h JOIN page ON page.message_id = h.message_id
          WHERE NOT EXISTS (SELECT FROM shown t
                             WHERE t.message_id = h.message_id

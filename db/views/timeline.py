@@ -25,7 +25,7 @@ from domain.devices import ReportedPermission
 from domain.kinds import RULES, Kind, Subject
 from domain.mass_failure import Threshold
 from domain.push import Provider, TaskState
-from domain.reasons import SAYS_GONE, TOKEN_REFUSED, UNCALLED
+from domain.reasons import SAYS_GONE, TOKEN_ERRORS, UNCALLED
 from domain.timeline import Event, Happening, TimelineItem, TimelinePart
 from domain.timeline_words import in_words, now_quiet
 
@@ -95,7 +95,7 @@ async def _known(db: AsyncSession, rows: Sequence[Row[Any]]) -> _Known:
     return _Known(tasks, await last_check.refusals(db, dead), engaged, permissions, kept)
 
 
-_CUT_OFF = TOKEN_REFUSED | {"brake_engaged"}
+_CUT_OFF = TOKEN_ERRORS | {"brake_engaged"}
 
 
 def _in_words(what: Happening) -> str:

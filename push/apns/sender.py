@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 from aioapns.common import NotificationResult
 
+from domain.presentation import InterruptionLevel
 from domain.push import Environment, Push
 from push.apns.errors import verdict
 from push.apns.transport import headers, provider_token, result
@@ -112,17 +113,27 @@ class ApnsSender:
 
 def payload(push: Push) -> dict[str, Any]:
     """Shape a push for an iPhone."""
-    noise = {"sound": "default"} if push.sounds else {"interruption-level": "passive"}
     return {
-        "aps": {
-            "alert": {"title": push.title, "body": push.body},
-            **noise,
-            "thread-id": push.thread_id,
-        },
+        "aps": {"alert": {"title": push.title, "body": push.body}, **look_in_aps(push)},
         "task_id": str(push.task_id),
         "kind": push.kind.value,
         "url": push.url,
     }
+
+
+def look_in_aps(push: Push) -> dict[str, Any]:
+    """Give what `aps` says of a push beside its text; Firebase takes the same for iPhones behind it."""
+    look = push.look
+    level = look.level if push.sounds else InterruptionLevel.PASSIVE
+    fields = {
+        "sound": (look.sound or None) if push.sounds else None,
+        "interruption-level": level and level.value,
+        "relevance-score": look.relevance,
+        "category": look.category,
+        "badge": push.badge,
+        "thread-id": push.thread_id,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def sealed_payload(push: Push) -> dict[str, Any]:

@@ -7,15 +7,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import structlog
 from firebase_admin import messaging  # type: ignore[import-untyped]  # ships no types
 from hpack import HeaderTuple
 
-from domain.kinds import RULES
 from domain.push import Environment, Push
+from push.apns.sender import look_in_aps
 from push.credential_files import service_account
 from push.fcm.errors import verdict
 from push.fcm.oauth import AccessToken
@@ -36,7 +36,6 @@ from push.verdict import NOT_THE_PROVIDER, Verdict, reaction
 log = structlog.get_logger()
 
 MAX_PAYLOAD = 4096  # bytes
-QUIET_CHANNEL = "quiet"  # of low importance; where an app lacks it, Android takes the default channel
 Shape = Callable[[Push], dict[str, Any]]
 QUOTA_REST = timedelta(seconds=60)  # Google's advice, where a 429 names no time
 ERROR_REST = timedelta(seconds=10)  # Google's advice: at least, before the first retry
@@ -137,7 +136,7 @@ def sealed_payload(push: Push) -> dict[str, Any]:
         return payload(replace(push, title=push.generic_title, body=push.generic_body))
     generic = {"title": push.generic_title, "body": push.generic_body}
     shown = generic | {"message": push.generic_body, "tag": push.collapse_key or str(push.task_id)}
-    channel = RULES[push.kind].channel if push.sounds else QUIET_CHANNEL
+    channel = push.look.channel if push.sounds else push.look.quiet_channel
     shown |= {} if channel is None else {"channelId": channel}
     shown |= {} if push.sounds else {"silent": "true"}
     built = _message(push, {**shown, "sealed": sealed(push, push.public_key)}, None)
@@ -146,16 +145,23 @@ def sealed_payload(push: Push) -> dict[str, Any]:
 
 def message(push: Push) -> messaging.Message:
     """Build the message for Android. The tag, not collapse_key, replaces a shown notification."""
-    built = _message(push, {}, messaging.AndroidNotification(tag=push.collapse_key, **_noise(push)))
+    look = push.look
+    shown = messaging.AndroidNotification(
+        tag=push.collapse_key, icon=look.icon, color=look.color, notification_count=push.badge, **_noise(push)
+    )
+    built = _message(push, {}, shown)
     built.notification = messaging.Notification(title=push.title, body=push.body)
     return built
 
 
 def _noise(push: Push) -> dict[str, str | None]:
-    """Set the sound: from Android 8 on the channel decides, before that the notification's own fields."""
+    """Set the sound: from Android 8 on the channel decides, before that the notification's own fields.
+
+    Android names a file of `res/raw` without its extension.
+    """
     if not push.sounds:
-        return {"channel_id": QUIET_CHANNEL, "priority": "low"}
-    return {"channel_id": RULES[push.kind].channel, "sound": "default"}
+        return {"channel_id": push.look.quiet_channel, "priority": "low"}
+    return {"channel_id": push.look.channel, "sound": PurePath(push.look.sound).stem or None}
 
 
 def request(push: Push, shape: Shape = payload) -> bytes:
@@ -170,7 +176,7 @@ def _message(
     left = int((push.expires_at - datetime.now(UTC)).total_seconds())
     built = messaging.Message(
         android=messaging.AndroidConfig(
-            priority="high", ttl=timedelta(seconds=max(left, 0)), notification=notification
+            priority=push.look.priority.value, ttl=timedelta(seconds=max(left, 0)), notification=notification
         ),
         data={"task_id": str(push.task_id), "kind": push.kind.value, "url": push.url, **more},
     )
@@ -189,5 +195,4 @@ def _apns(push: Push, more: Mapping[str, object]) -> dict[str, Any]:
     headers = {"apns-priority": "10", "apns-expiration": str(int(push.expires_at.timestamp()))}
     if push.collapse_key is not None:
         headers["apns-collapse-id"] = push.collapse_key
-    noise = {"sound": "default"} if push.sounds else {"interruption-level": "passive"}
-    return {"headers": headers, "payload": {"aps": {**noise, "thread-id": push.thread_id, **more}}}
+    return {"headers": headers, "payload": {"aps": {**look_in_aps(push), **more}}}

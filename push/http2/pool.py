@@ -195,13 +195,19 @@ class Pool:
         return Unavailable("no_slot_in_time", Delivery.NOT_PROCESSED) if is_providers else NoRoom("no_slot_in_time")
 
     def _serve(self) -> None:
+        with_room: Connection | None = None
+
+        def has_none(user: int) -> bool:
+            nonlocal with_room
+            with_room = self._with_room(user)
+            return with_room is None
+
         while any(connection.room > 0 for connection in self._connections):
-            user = self._waiters.first(lambda user: self._with_room(user) is None)
-            connection = None if user is None else self._with_room(user)
-            if user is None or connection is None:
+            user = self._waiters.first(has_none)
+            if user is None or with_room is None:
                 break
-            connection.take(user)
-            self._waiters.next(user).set_result(connection)
+            with_room.take(user)
+            self._waiters.next(user).set_result(with_room)
         if self._waiters.first() is not None:
             self._grow()
 

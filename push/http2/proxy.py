@@ -37,8 +37,8 @@ class HostAddress(NamedTuple):
 
 async def resolved(host: str, port: int) -> list[HostAddress]:
     """Resolve a host to its addresses, families in alternation; raises OSError, UnicodeError."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    addresses = list(dict.fromkeys(HostAddress(family, sockaddr) for family, _, _, _, sockaddr in found))
+    resolved = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = list(dict.fromkeys(HostAddress(family, sockaddr) for family, _, _, _, sockaddr in resolved))
     like_first = [address for address in addresses if address.family == addresses[0].family]
     others = [address for address in addresses if address.family != addresses[0].family]
     in_turn = chain.from_iterable(zip_longest(like_first, others))
@@ -118,13 +118,13 @@ class Proxies:
     """Which addresses are reached through a proxy."""
 
     https: Proxy | None = None
-    spared: tuple[str, ...] = ()  # lower case: a host with all below it, host:port, an address, a network, or *
+    bypassed: tuple[str, ...] = ()  # lower case: a host with all below it, host:port, an address, a network, or *
 
     def towards(self, url: str) -> Proxy | None:
         """Find the proxy for an https:// address; None: a direct connection."""
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or 443
-        if parts.scheme != "https" or any(_covers(spared, host, port) for spared in self.spared):
+        if parts.scheme != "https" or any(_covers(entry, host, port) for entry in self.bypassed):
             return None
         return self.https
 
@@ -223,19 +223,19 @@ async def _tunnel(connection: socket.socket, authority: str, authorization: str 
         raise ProxyTrouble(f"proxy_refused_{answer[1].decode()}")
 
 
-def _covers(spared: str, host: str, port: int) -> bool:
+def _covers(entry: str, host: str, port: int) -> bool:
     """Whether an entry of NO_PROXY matches this host."""
-    if spared == "*":
+    if entry == "*":
         return True
-    if "/" in spared:
-        return _in_network(host, spared)
-    name, colon, of_port = spared.rpartition(":")
+    if "/" in entry:
+        return _in_network(host, entry)
+    name, colon, of_port = entry.rpartition(":")
     if colon and of_port.isdecimal() and ("]" in name or ":" not in name):
         if int(of_port) != port:
             return False
-        spared = name
-    spared = spared.strip("[]").removeprefix("*").removeprefix(".")
-    return host == spared or host.endswith(f".{spared}")
+        entry = name
+    entry = entry.strip("[]").removeprefix("*").removeprefix(".")
+    return host == entry or host.endswith(f".{entry}")
 
 
 def _in_network(host: str, network: str) -> bool:

@@ -316,8 +316,8 @@ class Streams:
 
     def _take_goaway(self, frame: Frame) -> None:
         last, code = frame.number(), int.from_bytes(frame.payload[4:8], "big")
-        said = _REASON.search(frame.payload, 8)
-        log.info("connection got GOAWAY", code=code, reason=said and said[1].decode())
+        reason = _REASON.search(frame.payload, 8)
+        log.info("connection got GOAWAY", code=code, reason=reason and reason[1].decode())
         self.going_away = True
         for stream_id in [stream_id for stream_id in self.calls if stream_id > last]:
             self._fail(stream_id, "goaway", Delivery.NOT_PROCESSED)

@@ -8,7 +8,7 @@ from heapq import heappop, heappush
 from math import inf
 
 from domain.kinds import Priority
-from push.limiter.breaker import BreakerPermit
+from push.limiter.breaker import Breaker, BreakerPermit
 from push.limiter.settings import Limits, Timings
 from push.sender import Paused, Reserved
 from push.wait_queue import FairQueue, QueueDepths, Waiter
@@ -150,18 +150,17 @@ class TokenBucket:
 
 
 class AdmissionQueue:
-    """Gives turns to as many as the limits allow; `admit` makes the permit at the moment of the turn.
+    """Gives turns to as many as the limits allow.
 
-    While the breaker `is_open`, the queue waits for the outcome of a probe.
+    While the breaker is open, the queue waits for the outcome of a probe. If that decides nothing, the next one probes.
     """
 
     def __init__(
         self,
         limits: Limits,
         timings: Timings,
+        breaker: Breaker,
         *,
-        admit: Callable[[int], BreakerPermit],
-        is_open: Callable[[], bool],
         clock: Callable[[], float],
         chance: Callable[[], float],
     ) -> None:
@@ -169,8 +168,7 @@ class AdmissionQueue:
         self.token_bucket = TokenBucket(clock())
         self._limits = limits
         self._timings = timings
-        self._admit = admit
-        self._is_open = is_open
+        self._breaker = breaker
         self._clock = clock
         self._chance = chance
         self._waiters = WaitQueue()
@@ -199,7 +197,7 @@ class AdmissionQueue:
         """Give a turn whatever the limits say."""
         self.in_flight += 1
         self._of_users[user] = self._of_users.get(user, 0) + 1
-        return self._admit(user)
+        return self._breaker.admit(user)
 
     async def wait(self, priority: Priority, user: int) -> BreakerPermit:
         """Wait in the queue; raises Reserved for a turn that is too far off, and what `dismiss` gives."""
@@ -215,7 +213,8 @@ class AdmissionQueue:
         except BaseException as error:
             self._waiters.give_up(priority, user, waiter)
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self.token_bucket.give_back()  # admitted at the very moment we gave up
+                self._breaker.unused(waiter.result())  # admitted at the very moment we gave up
+                self.token_bucket.give_back()
                 self.leave(user)
             if isinstance(error, TimeoutError):
                 # all who were ahead have gone or given up as well
@@ -233,14 +232,27 @@ class AdmissionQueue:
         self.admit_waiting()
 
     def admit_waiting(self) -> None:
-        """Admit as many as may start, and come back when the next one may."""
+        """Admit as many as may start, and come back when the next one may; one as the probe of an open breaker."""
         now = self._clock()
-        while not self._is_open() and (first := self._waiters.first(self._has_share)) is not None:
+        if self._breaker.open_since is not None:
+            self._admit_probe(now)
+            return
+        while (first := self._waiters.first(self._has_share)) is not None:
             priority, user = first
             if not self._may_start(now, priority):
                 self._come_back(now, priority)
                 return
             self._waiters.next(priority, user).set_result(self.take(user))
+
+    def _admit_probe(self, now: float) -> None:
+        """Let one who waits probe, of the refused only where nobody else waits."""
+        if self._breaker.is_fresh_probing:
+            return
+        for is_skipped in (lambda user: not self._breaker.is_fresh(user), self._has_share):
+            first = self._waiters.first(is_skipped)
+            if first is not None and self._breaker.allows(now, first[1]):
+                self._waiters.next(*first).set_result(self.take(first[1]))
+                return
 
     def dismiss(self, why: Callable[[], Paused]) -> None:
         """Send all who wait away."""

@@ -102,6 +102,7 @@ class Breaker:
         self._lone_probes = 0  # failed probes since that fewer confirm: they prolong the rest of these users alone
         self._probing = self.is_fresh_probing = False
         self._fresh_from: float | None = None  # when users not among the last refused may probe; None: no sooner
+        self._answered: set[int] = set()  # users whose probes since the last rest were answered about themselves
         self._refused_last: deque[int] = deque(maxlen=USERS)  # users, the latest last
         self._troubles: dict[int, Trouble] = {}  # of the last three refused users, the latest last
         self._opened_at = 0.0  # last
@@ -117,6 +118,11 @@ class Breaker:
         return State.OPEN if now < self.next_probe_at else State.HALF_OPEN
 
     @property
+    def is_probing(self) -> bool:
+        """Whether a probe is under way."""
+        return self._probing or self.is_fresh_probing
+
+    @property
     def next_probe_at(self) -> float:
         """When the first push of any user may probe."""
         return self.open_until if self._fresh_from is None else min(self._fresh_from, self.open_until)
@@ -128,16 +134,16 @@ class Breaker:
         """
         if self.open_since is None:
             return True
-        is_blocked = self.is_fresh_probing or (self._probing and not self._is_fresh(user))
+        is_blocked = self.is_fresh_probing or (self._probing and not self.is_fresh(user))
         return now >= self.rests_until(user) and not is_blocked
 
     def rests_until(self, user: int) -> float:
         """When a push of this user may probe."""
-        return self.next_probe_at if self._is_fresh(user) else self.open_until
+        return self.next_probe_at if self.is_fresh(user) else self.open_until
 
     def admit(self, user: int) -> BreakerPermit:
         """Let a call of this user through; the caller has checked `allows`."""
-        if self.open_since is None or not self._is_fresh(user):
+        if self.open_since is None or not self.is_fresh(user):
             self._probing = self.open_since is not None
             return BreakerPermit(self._generation)
         self.is_fresh_probing = True
@@ -168,10 +174,12 @@ class Breaker:
         elif breaker_permit.generation == self._generation or not self._is_named:
             self.reset()
 
-    def answered(self, breaker_permit: BreakerPermit) -> None:
-        """Note an answer about one push: it shows that the provider is up, and nothing else."""
+    def answered(self, breaker_permit: BreakerPermit, user: int) -> None:
+        """Note an answer about one push or token: as a probe it decides nothing, unless three users got one."""
         if self.is_probe(breaker_permit):
-            self.reset()
+            self._answered.add(user)
+            if len(self._answered) == USERS:
+                self.reset()
 
     def failed(self, breaker_permit: BreakerPermit, now: float, trouble: Trouble, user: int) -> None:
         """Note the trouble of a call of this user."""
@@ -200,7 +208,7 @@ class Breaker:
 
         It stays at least as long as the provider asked for, and as the shortest of all rests.
         """
-        if self.open_since is None or self._probing or self.is_fresh_probing:
+        if self.open_since is None or self.is_probing:
             return
         shortest = self._opened_at + self._shortest
         self.open_until = max(self._not_before, shortest, min(self.open_until, now + left * _SHORTENED))
@@ -211,6 +219,7 @@ class Breaker:
         self._generation += 1
         self._openings = self._lone_probes = 0
         self._probing = self.is_fresh_probing = False
+        self._answered.clear()
         self._refused_last.clear()
         self._forget_troubles()
 
@@ -218,7 +227,8 @@ class Breaker:
     def _shortest(self) -> float:
         return min(rest.first for rest in self._rests.values())
 
-    def _is_fresh(self, user: int) -> bool:
+    def is_fresh(self, user: int) -> bool:
+        """Whether this user is not among the last refused."""
         return not self._is_named and user not in self._refused_last
 
     def _is_another_moment(self, now: float) -> bool:
@@ -318,6 +328,7 @@ class Breaker:
         self._fresh_from = None if agreeing >= USERS else now + self._shortest * agreeing
         self._generation += 1
         self._probing = self.is_fresh_probing = False
+        self._answered.clear()
 
 
 def _asked_wait(trouble: Trouble) -> _Wait | None:

@@ -123,11 +123,11 @@ class LimiterGauges(Collector):
         yield from (shut, waiting, in_flight, rate)
 
     def _by_route(self) -> Mapping[tuple[str, str, str], list[LimiterReport]]:
-        found: dict[tuple[str, str, str], list[LimiterReport]] = defaultdict(list)
+        by_route: dict[tuple[str, str, str], list[LimiterReport]] = defaultdict(list)
         configured = self._apps.keys
         for report in self._limiters.reports():
-            found[labels.of_route(labels.known(_route(report), configured))].append(report)
-        return found
+            by_route[labels.of_route(labels.known(_route(report), configured))].append(report)
+        return by_route
 
 
 def _route(report: LimiterReport) -> Route:

@@ -110,7 +110,7 @@ class Permit:
         elif isinstance(answer, Accepted):
             self._limiter.accepted(self._breaker_permit, self._task_id, self._user)
         else:
-            self._limiter.answered(self._breaker_permit)
+            self._limiter.answered(self._breaker_permit, self._user)
         return answer
 
     def hindered(self, trouble: ProviderTrouble, user_id: str, left: float) -> None:
@@ -142,9 +142,7 @@ class RouteLimiter:
         self._timings = timings
         self._clock = clock
         self._breaker = Breaker(timings.rests, chance)
-        self._admission = AdmissionQueue(
-            limits, timings, admit=self._breaker.admit, is_open=self._is_open, clock=clock, chance=chance
-        )
+        self._admission = AdmissionQueue(limits, timings, self._breaker, clock=clock, chance=chance)
         self._log = log.bind(provider=route.provider.value, app_id=route.app_id, environment=route.environment.value)
         self._candidates = ProbeCandidates()
         self._checks = CheckTimes(timings.shortest_pause, timings.longest_pause, timings.looks, chance)
@@ -259,11 +257,12 @@ class RouteLimiter:
         self._admission.token_bucket.give_back()
 
     def leave(self, breaker_permit: BreakerPermit, user: int) -> None:
-        """Make room for the next push; after a probe without a call the next one is the probe."""
-        if self.is_probe(breaker_permit):
-            self._admission.dismiss(self._pausing)  # they waited for its outcome
+        """Make room for the next push; after a probe that decided nothing the next one is the probe."""
+        is_undecided = self.is_probe(breaker_permit)
         self._breaker.unused(breaker_permit)
         self._admission.leave(user)
+        if is_undecided and not self._breaker.is_probing:
+            self._admission.dismiss(self._pausing)  # none of them may probe yet
 
     def accepted(self, breaker_permit: BreakerPermit, task_id: UUID, user: int) -> None:
         """Note that a push of this user was accepted."""
@@ -273,10 +272,10 @@ class RouteLimiter:
         self._breaker.succeeded(breaker_permit, self._clock())
         self._closed(was_open)
 
-    def answered(self, breaker_permit: BreakerPermit) -> None:
-        """Note an answer about one push, which says little about the others."""
+    def answered(self, breaker_permit: BreakerPermit, user: int) -> None:
+        """Note an answer about one push of this user, which says little about the others."""
         was_open = self._breaker.open_since
-        self._breaker.answered(breaker_permit)
+        self._breaker.answered(breaker_permit, user)
         self._closed(was_open)
 
     def refused(
@@ -292,7 +291,7 @@ class RouteLimiter:
     def note(self, breaker_permit: BreakerPermit, user: int, trouble: ProviderTrouble, at: float) -> None:
         """Let the breaker judge the route by the trouble of a push of this user."""
         if _concerns_one_token(trouble):
-            self.answered(breaker_permit)
+            self.answered(breaker_permit, user)
             return
         route_trouble = _about_the_route(trouble)
         if route_trouble is None:

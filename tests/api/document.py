@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from api.app import create_app
-from api.document import described, with_examples
+from api.document import described
+from api.document.examples import filled
 from settings.environment import auth_settings, service_settings
 from tests.stack import SECRET
 
@@ -18,7 +19,7 @@ def document() -> str:
     environment = {"DATABASE_URL": "postgresql://localhost/fastbell", "AUTH_JWT_SECRET": SECRET}
     settings = service_settings(environment)
     app = create_app(settings, auth_settings(environment))
-    return json.dumps(with_examples(described(app, settings.public_address), READ_AT, ""), indent=1) + "\n"
+    return json.dumps(filled(described(app, settings.public_address), READ_AT, ""), indent=1) + "\n"
 
 
 if __name__ == "__main__":

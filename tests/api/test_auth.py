@@ -403,8 +403,8 @@ async def test_while_there_are_no_keys_at_all_the_api_asks_to_try_again_instead_
     ("settings", "sentence"),
     [
         (
-            {},
-            "set exactly one of AUTH_JWT_SECRET and AUTH_JWKS_URL, so that bearer tokens can be checked.",
+            {"AUTH_ISSUER": "https://id.example"},
+            "AUTH_AUDIENCE and AUTH_ISSUER are claims of JWTs: also set AUTH_JWT_SECRET or AUTH_JWKS_URL.",
         ),
         ({"AUTH_JWT_SECRET": "short and secret"}, "AUTH_JWT_SECRET must have at least 32 bytes."),
         (

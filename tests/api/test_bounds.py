@@ -69,7 +69,14 @@ async def drip(stack: Stack, first: bytes, drop: bytes) -> tuple[float, int]:
 
 def head(user: User, more: str) -> bytes:
     """Begin a request."""
-    return f"PUT {PREFERENCES} HTTP/1.1\r\nHost: a\r\nAuthorization: {user.headers['Authorization']}\r\n{more}".encode()
+    return (
+        f"PUT {path_of(user)} HTTP/1.1\r\nHost: a\r\nAuthorization: {user.headers['Authorization']}\r\n{more}".encode()
+    )
+
+
+def path_of(user: User | None) -> str:
+    """Give where to; a backend acts for somebody."""
+    return PREFERENCES.replace("/v1", "/v1/users/anna") if user and user.user_id == "backend" else PREFERENCES
 
 
 async def test_a_client_that_takes_too_long_over_a_request_is_cut_off(detached: StackPlace) -> None:
@@ -194,7 +201,7 @@ async def begun(stack: Stack, exits: AsyncExitStack, user: User | None, size: in
     reader, writer = await exits.enter_async_context(connected(stack))
     token = f"Authorization: {user.headers['Authorization']}\r\n" if user is not None else ""
     length = f"Content-Type: application/json\r\nContent-Length: {size}\r\n"
-    writer.write(f"PUT {PREFERENCES} HTTP/1.1\r\nHost: a\r\n{token}{length}\r\n".encode())
+    writer.write(f"PUT {path_of(user)} HTTP/1.1\r\nHost: a\r\n{token}{length}\r\n".encode())
     writer.write(b"{}".ljust(size - 1))
     await writer.drain()
     return reader

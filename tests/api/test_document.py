@@ -179,6 +179,12 @@ def _codes(tree: ast.Module) -> Iterator[str]:
             given = [] if place is None else node.args[place : place + 1]
             given += [word.value for word in node.keywords if word.arg == "code"]
             yield from (each.value for each in given if isinstance(each, ast.Constant) and isinstance(each.value, str))
+        if (
+            isinstance(node, ast.Assign)
+            and ast.unparse(node.targets[0]) == "code"
+            and isinstance(node.value, ast.Constant)
+        ):
+            yield str(node.value.value)
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "EXPECTED":
             yield from (
                 each.value for each in ast.walk(node) if isinstance(each, ast.Constant) and isinstance(each.value, str)

@@ -89,6 +89,7 @@ async def test_a_start_is_answered_with_the_whole_session(alice: User) -> None:
             {"minutes": 30, "due_at": _z(ends_at - HOUR / 2), "state": "scheduled"},
             {"minutes": 0, "due_at": _z(ends_at), "state": "scheduled"},
         ],
+        "labels": {},
         "rev": 1,
     }
 

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
@@ -294,12 +295,12 @@ async def test_no_body_leads_to_an_unexpected_error_and_what_is_refused_is_named
     api: Stack, alice: User, method: str, path: str
 ) -> None:
     known = await conversation_of(alice)
-    all_scopes = api.user(alice.user_id, "service", "support")
+    caller = _caller(api, alice, path)
     wrong = []
 
     for body in odd_bodies(BODIES[method, path]):
         there = path.format(new=uuid4(), known=known)
-        headers = all_scopes.headers | {"content-type": "application/json"}
+        headers = caller.headers | {"content-type": "application/json"}
         answer = await api.http.request(method, there, content=body, headers=headers)
         if answer.status_code >= 500 or (answer.status_code == 422 and not answer.json().get("field")):
             wrong.append((body[:80], answer.status_code, answer.text[:80]))
@@ -312,14 +313,13 @@ ODD_QUERIES = ["", "%00", "%ff", "-1", "1e9", "9" * 400, "9223372036854775808", 
 
 
 async def test_no_path_or_query_leads_to_an_unexpected_error(api: Stack, alice: User) -> None:
-    all_scopes = api.user(alice.user_id, "service", "support")
     document = (await api.http.get("/openapi.json")).json()
     asked = list(_asked(document))
     assert len(asked) > 300
 
     async def answered(method: str, path: str) -> httpx.Response:
         content = None if method == "GET" else b"{}"
-        return await api.http.request(method, path, content=content, headers=all_scopes.headers)
+        return await api.http.request(method, path, content=content, headers=_caller(api, alice, path).headers)
 
     answers = [(each, await answered(*each)) for each in asked]
 
@@ -333,8 +333,8 @@ async def test_no_path_or_query_leads_to_an_unexpected_error(api: Stack, alice: 
 def _asked(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            if path.endswith("/stream"):  # which does not end
-                continue
+            if path.endswith("/stream") or (path.startswith("/v1/users/") and method != "patch"):
+                continue  # a stream does not end; the handlers below /v1/users/ are those of the bare routes
             parameters = operation.get("parameters", [])
             for odd in ODD_SEGMENTS if "{" in path else ():
                 yield method.upper(), _filled(path, odd)
@@ -343,6 +343,14 @@ def _asked(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
                     yield from (
                         (method.upper(), f"{_filled(path, str(uuid4()))}?{each['name']}={v}") for v in ODD_QUERIES
                     )
+
+
+OF_SERVICES = re.compile(r"/v1/(?:users|support|events|webhooks|erasures)\b|/v1/conversations/[^/]+$|.*/batch$")
+
+
+def _caller(api: Stack, alice: User, path: str) -> User:
+    """Give who may call this path: alice, or a service that is support, too."""
+    return api.user(None, "service", "support") if OF_SERVICES.match(path) else alice
 
 
 def _filled(path: str, segment: str) -> str:

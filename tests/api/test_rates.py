@@ -13,6 +13,7 @@ from domain.rate_limit import parse
 from tests.stack import StackPlace, make_app, make_stack
 
 PREFERENCES = "/v1/notification-preferences"
+BELOW = "/v1/users/{}/notification-preferences"
 NEVER = datetime.max.replace(tzinfo=UTC)
 
 
@@ -127,11 +128,12 @@ def test_whoever_has_many_addresses_counts_as_one(host: str, counted: str) -> No
 
 
 async def test_one_request_too_many_is_told_when_to_come_again(detached: StackPlace) -> None:
-    app = make_app(detached, RATE_LIMIT="3/day", RATE_LIMIT_SERVICE="5/day")
+    app = make_app(detached, RATE_LIMIT="3/day", RATE_LIMIT_SERVICE="8/day")
     async with make_stack(detached, app) as stack:
         alice, bob, backend = stack.user(), stack.user(), stack.user(None, "service")
         of_alice = [await alice.call("GET", PREFERENCES) for _ in range(6)]
-        of_backend = [await backend.call("GET", PREFERENCES) for _ in range(6)]
+        for_alice = [await backend.call("GET", BELOW.format(alice.user_id)) for _ in range(6)]
+        for_others = [await backend.call("GET", BELOW.format(f"other-{n}")) for n in range(6)]
         others = [
             await bob.call("GET", PREFERENCES),
             *[await stack.http.get("/livez", headers=alice.headers) for _ in range(6)],
@@ -140,7 +142,8 @@ async def test_one_request_too_many_is_told_when_to_come_again(detached: StackPl
         ]
 
     assert [answer.status_code for answer in of_alice] == [200] * 3 + [429] * 3
-    assert [answer.status_code for answer in of_backend] == [200] * 5 + [429]
+    assert [answer.status_code for answer in for_alice] == [200] * 3 + [429] * 3  # not counted for the backend
+    assert [answer.status_code for answer in for_others] == [200] * 5 + [429]
     assert [answer.status_code for answer in others] == [200] + [204] * 6 + [200] * 6 + [401]
     refused = of_alice[-1]
     assert refused.headers["content-type"] == "application/problem+json"

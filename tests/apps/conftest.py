@@ -55,6 +55,11 @@ class AppsFile:
             lines += [f"{provider}.{name} = {json.dumps(value)}" for name, value in names.items()]
         return "\n".join(lines)
 
+    def presented(self, app_id: str, content: str) -> str:
+        """Write an app's presentation file; gives the line of the app's table that names it."""
+        _replace(self.path.parent / f"{app_id}.toml", content)
+        return f'presentation = "{app_id}.toml"\n'
+
     def key_file(self, app_id: str) -> Path:
         """Where an app's key for Apple is."""
         return self.path.parent / f"{app_id}.p8"

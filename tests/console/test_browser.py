@@ -25,9 +25,28 @@ PATHS = (
     "/console/dead?user_id={user}",
     "/console/dead/redrive?user_id={user}",
     "/console/push/{task}",
+    "/console/events",
+    "/console/webhooks",
+    "/console/api-keys",
     "/console/analytics",
     "/console/nothing",
 )
+
+# The columns that one came for, which a small phone shows without scrolling a table
+CAME_FOR = {
+    "The state of each route in each worker": ["Route", "State", "Waiting"],
+    "Device tokens, the last seen first": ["Phone", "State", "Notifications"],
+    "The last fasting sessions and their reminders": ["Fast", "State", "Reminders"],
+    "Dead pushes, the latest due first": ["Push", "Person", "Redrive"],
+    "Pushes by day, kind and app": ["Day", "Kind", "Route", "Due", "Accepted"],
+    "Pushes that ended without acceptance, the most frequent first": ["Route", "State", "Pushes"],
+}
+COLUMNS_IN_SIGHT = """() => Object.fromEntries([...document.querySelectorAll('table')].map(table => [
+  (table.caption || {textContent: ''}).textContent.trim(),
+  [...table.querySelectorAll('thead th')]
+    .filter(head => head.getBoundingClientRect().right <= document.documentElement.clientWidth)
+    .map(head => head.textContent),
+]))"""
 
 
 @pytest.fixture
@@ -209,9 +228,12 @@ async def test_pages_fit_on_a_small_phone(signed_in: Page, alice: User) -> None:
     await alice.start_fast(due_in=600)
     await signed_in.set_viewport_size({"width": 360, "height": 740})
 
+    seen: dict[str, list[str]] = {}
     for path in PATHS:
         await signed_in.goto(path.format(user=alice.user_id, task=task_id))
         assert await signed_in.evaluate("document.documentElement.scrollWidth") <= 360, path
+        seen |= await signed_in.evaluate(COLUMNS_IN_SIGHT)
+    assert {name: seen[name][: len(columns)] for name, columns in CAME_FOR.items()} == CAME_FOR
     await signed_in.goto("/console/")
     targets = await signed_in.evaluate(
         "[...document.querySelectorAll('nav a')].map(a => a.getBoundingClientRect().height)"

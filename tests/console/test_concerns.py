@@ -2,16 +2,19 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
 from api.console import overview
+from db.push_tasks import OverduePush
 from db.views.gates import ShownGate, ShownGates, ShownRefusal, ShownRoute
 from domain.kinds import Kind
 from domain.push import Environment, Provider, Route
-from domain.signals import Backlog, OutboxBacklog, Signals
+from domain.signals import Backlog, DeadPushes, OutboxBacklog, Signals, WebhookSignals
 from tests.calm import calm
+from tests.console.visits import Visit, engage
+from tests.stack import Stack
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 WELL = calm(NOW)
@@ -61,6 +64,43 @@ def test_reminders_that_nobody_processed_are_a_concern(count: int, ago: int, wor
     now = replace(WELL, unopened=OutboxBacklog(count, NOW - timedelta(seconds=ago)), workers=workers)
 
     assert texts(now, routes("closed")) == told
+
+
+@pytest.mark.parametrize(
+    ("webhooks", "told"),
+    [
+        (WebhookSignals(NOW - timedelta(minutes=10)), ["A webhook has been failing for 10\u202fmin."]),
+        (WebhookSignals(NOW - timedelta(seconds=59)), []),
+        (WebhookSignals(dead=1), ["1 delivery to a webhook was given up."]),
+        (WebhookSignals(dead=3), ["3 deliveries to webhooks were given up."]),
+    ],
+)
+def test_webhooks_that_fail_are_a_concern(webhooks: WebhookSignals, told: list[str]) -> None:
+    found = overview.concerns_of(replace(WELL, webhooks=webhooks), routes("closed"))
+
+    assert [each.text.partition(". ")[0] + "." for each in found] == told
+    assert {each.href for each in found} <= {"/console/webhooks"}
+
+
+async def test_a_concern_leads_to_where_it_is_mended(stack: Stack, carol: Visit) -> None:
+    brake_id = await engage(stack, "app.of.the.concern")
+    page = (await carol.get("/console/")).text
+    await carol.post(f"/console/brakes/{brake_id}/resume")
+
+    assert f'<a href="#cutoff-{brake_id}">APNs · app.of.the.concern · sandbox is stopped' in page
+    assert f'id="cutoff-{brake_id}"' in page
+    now = replace(WELL, workers=0, dead=(DeadPushes(OURS, Kind.REMINDER, 2, 2, 1, 1),), rejected=1)
+    now = replace(now, handoffs=OutboxBacklog(1, NOW - timedelta(hours=1)), outbox=OutboxBacklog(1, NOW - timedelta(1)))
+    late = replace(now, backlogs=waiting_on(OURS).backlogs, at=NOW + timedelta(minutes=5))
+    news = ShownGates([], [ShownRefusal(Provider.FCM, 400, "NEVER_HEARD_OF", 1, NOW)])
+    overdue = OverduePush("a&b", UUID(int=1))
+    leads = [each.href for each in overview.concerns_of(late, news, overdue)]
+    for place in [each.removeprefix("#") for each in leads if each.startswith("#")]:
+        assert f'id="{place}"' in page or place == "unknown"  # which is there with unknown reasons only
+    for path in [each for each in leads if not each.startswith("#")]:
+        assert (await carol.get(path)).status_code == 200
+    assert f"/console/person?user=a%26b&message_id={UUID(int=1)}" in leads
+    assert len(leads) == 7
 
 
 def test_pushes_that_were_refused_for_a_fault_of_ours_are_a_concern() -> None:

@@ -16,6 +16,7 @@ from db.engine import Sessions, make_engine, make_sessions
 from dispatch.client import data_converter
 from dispatch.relay import Relay
 from domain.sessions import FastingSession, SessionStatus
+from tests import fasts
 from tests.conftest import NewDatabase
 from tests.servers import free_port
 from tests.stack import eventually
@@ -88,6 +89,26 @@ async def test_a_reminder_due_in_a_minute_is_dispatched_by_the_next_sweep_though
     assert asyncio.get_running_loop().time() - began < 5
 
 
+async def test_an_import_is_dispatched_at_a_steady_pace_and_what_is_needed_soon_at_once(
+    sessions: Sessions, relay: Relay, temporal: Temporal
+) -> None:
+    count = 1000
+    await _owe_many(sessions, fasting_sessions.OUTBOX_KIND, timedelta(hours=1), count=count)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+
+    sweeping = asyncio.create_task(relay.sweep_forever())
+    await eventually(lambda: _are_left(sessions, fewer_than=count))
+    honest = await _start(sessions, due_in=timedelta(minutes=1))
+    await _grace_is_over(sessions)
+    await eventually(lambda: _is_told(temporal, honest))
+    sweeping.cancel()
+    seconds = loop.time() - began
+
+    assert await _are_left(sessions, fewer_than=count)
+    assert not await _are_left(sessions, fewer_than=int(count - 20 * (seconds + 1)))
+
+
 async def test_a_cancel_and_a_goal_moved_away_are_as_urgent_as_the_reminder_they_call_off(sessions: Sessions) -> None:
     soon, moved, cancelled = [await _start(sessions, due_in=timedelta(minutes=each)) for each in (3, 2, 1)]
     [later] = [await _start(sessions, due_in=timedelta(hours=1))]
@@ -149,6 +170,11 @@ async def _is_told(temporal: Temporal, session_id: UUID) -> bool:
     return session_id in temporal.told
 
 
+async def _are_left(sessions: Sessions, *, fewer_than: int) -> bool:
+    async with sessions() as db:
+        return (await db.execute(text("SELECT count(*) FROM outbox"))).scalar_one() < fewer_than
+
+
 async def _reached(temporal: Temporal, count: int) -> bool:
     return len(temporal.told) >= count
 
@@ -178,20 +204,20 @@ async def _start(sessions: Sessions, *, due_in: timedelta) -> UUID:
         rev=1,
     )
     async with sessions.begin() as db:
-        await fasting_sessions.start(db, session, {})
+        await fasts.start(db, session)
     return session.session_id
 
 
 async def _change(sessions: Sessions, session_id: UUID, *, ends_in: timedelta | None = None, **values: Any) -> None:
     now = datetime.now(UTC)
     async with sessions.begin() as db:
-        session = await fasting_sessions.locked(db, session_id)
+        session = await fasting_sessions.read(db, session_id)
         assert session is not None
         if ends_in is not None:
             values |= {"ends_at": now + ends_in, "scheduled_at": now}
         if "status" in values:
             values |= {"ended_at": now}
-        await fasting_sessions.change(db, replace(session, rev=2, **values), now)
+        await fasts.change(db, replace(session, rev=2, **values), now)
 
 
 async def _grace_is_over(sessions: Sessions) -> None:

@@ -175,6 +175,7 @@ async def test_the_worker_gets_healthy_and_stops_on_sigterm(
     ]
     assert next(event["queues"] for event in events if event["event"] == "worker ready") == [
         "fastbell",
+        "webhooks",
         "push-apns",
         "push-fcm",
     ]

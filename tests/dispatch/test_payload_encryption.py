@@ -139,7 +139,7 @@ async def test_a_file_that_becomes_unusable_changes_nothing(keys: Path, monkeypa
         ("first", "line 1 is not a name and 32 bytes"),
         ("first c2hvcnQ=", "line 1 is not a name and 32 bytes"),
         ("first !!!", "line 1 is not a name and 32 bytes"),
-        (_line("one") + _line("one"), "line 2 does not begin with a name of its own"),
+        (2 * f"one {base64.b64encode(bytes(32)).decode()}\n", "line 2 does not begin with a name of its own"),
         ("n\N{LATIN SMALL LETTER O WITH DIAERESIS} AAAA", "line 1 does not begin with a name of its own"),
     ],
 )

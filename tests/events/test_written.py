@@ -16,7 +16,7 @@ from tests.support.dead import dead_task, redrive, redriven
 from tests.talk import conversation_of, handed_off, posted, sync, tasks_of
 
 
-def told(events: list[dict[str, Any]]) -> list[tuple[str, str | None]]:
+def brief(events: list[dict[str, Any]]) -> list[tuple[str, str | None]]:
     return [(each["type"], each["data"].get("reason")) for each in events]
 
 
@@ -61,7 +61,7 @@ async def test_a_message_that_is_read_is_synced(stack: Stack, alice: User, bob: 
 
     events = of_pushes(await feed_of(bob))
     [task] = await tasks_of(stack, message_id)
-    assert told(events) == [("push.accepted", None), ("push.synced", None)]
+    assert brief(events) == [("push.accepted", None), ("push.synced", None)]
     assert events[1]["data"] == {
         "task_id": str(task.task_id),
         "kind": "message",
@@ -81,7 +81,7 @@ async def test_a_push_may_be_dead_go_on_and_be_accepted(stack: Stack, alice: Use
     assert (await redrive(carol, task_id)).status_code == 202
     await redriven(stack, task_id)
 
-    assert told(of_pushes(await feed_of(alice))) == [("push.dead", "Shutdown"), ("push.accepted", None)]
+    assert brief(of_pushes(await feed_of(alice))) == [("push.dead", "Shutdown"), ("push.accepted", None)]
 
 
 async def test_a_push_that_expired_is_told(stack: Stack, alice: User) -> None:
@@ -90,7 +90,7 @@ async def test_a_push_that_expired_is_told(stack: Stack, alice: User) -> None:
         await db.execute(text("UPDATE push_tasks SET state = 'pending' WHERE task_id = :id"), {"id": task_id})
         await push_tasks.apply(db, [push_tasks.Update(task_id, TaskState.EXPIRED, "expired")])
 
-    assert told(of_pushes(await feed_of(alice))) == [("push.dead", "Shutdown"), ("push.expired", "expired")]
+    assert brief(of_pushes(await feed_of(alice))) == [("push.dead", "Shutdown"), ("push.expired", "expired")]
 
 
 async def test_a_change_that_is_rolled_back_is_not_told(stack: Stack, alice: User) -> None:
@@ -99,7 +99,7 @@ async def test_a_change_that_is_rolled_back_is_not_told(stack: Stack, alice: Use
         await push_tasks.apply(db, [push_tasks.Update(task_id, TaskState.ACCEPTED, None)])
         await db.rollback()
 
-    assert told(of_pushes(await feed_of(alice))) == [("push.dead", "Shutdown")]
+    assert brief(of_pushes(await feed_of(alice))) == [("push.dead", "Shutdown")]
 
 
 async def test_a_reminder_set_too_late_is_skipped_once_for_each_instant_it_would_have_been_due(alice: User) -> None:
@@ -145,7 +145,7 @@ async def test_a_reminder_is_withheld_where_there_is_no_phone_or_it_is_off_but_n
     of_bob = [each for each in await feed_of(bob) if each["type"].startswith("reminder")]
     [row] = await stack.rows("SELECT ends_at FROM fasting_sessions WHERE id = :id", id=fasts[0])
     due_at = row.ends_at - timedelta(minutes=1)
-    assert told([of_alice, *of_bob]) == [
+    assert brief([of_alice, *of_bob]) == [
         ("reminder.withheld", "no_active_token"),
         ("reminder.withheld", "reminders_off"),
     ]
@@ -156,7 +156,7 @@ async def test_a_reminder_is_withheld_where_there_is_no_phone_or_it_is_off_but_n
         "reason": "no_active_token",
         "due_at": due_at.isoformat().replace("+00:00", "Z"),
     }
-    assert told(await feed_of(carol)) == [("device_token.registered", None)]
+    assert brief(await feed_of(carol)) == [("device_token.registered", None)]
 
 
 async def test_device_tokens_are_registered_transferred_and_signed_out(alice: User, bob: User) -> None:
@@ -186,5 +186,5 @@ async def test_a_dead_token_is_invalidated_with_its_reason(stack: Stack, simulat
     assert await stack.finished(await alice.start_fast(due_in=1.5)) == "unregistered"
 
     events = await feed_of(alice)
-    assert told(events)[1:] == [("push.unregistered", "Unregistered"), ("device_token.invalidated", "Unregistered")]
+    assert brief(events)[1:] == [("push.unregistered", "Unregistered"), ("device_token.invalidated", "Unregistered")]
     assert events[-1]["data"]["installation_id"] == str(phone.installation_id)

@@ -8,10 +8,11 @@ import pytest
 from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from db import fasting_sessions, retention, workers
+from db import retention, workers
 from db.engine import present_instant
 from domain.housekeeping import DEFAULT_KEEP, RetentionTarget
 from domain.sessions import FastingSession, SessionStatus
+from tests import fasts
 from tests.housekeeping.sweeps import AGO, change, stray, sweep, without_workflow
 from tests.neighbours.honest import tolerance
 from tests.stack import Stack, User, iphone
@@ -100,7 +101,7 @@ async def test_a_fast_is_dispatched_though_what_cannot_be_read_is_owed_before_it
         session = FastingSession(
             session_id, alice.user_id, began_at, ends_at, SessionStatus.ACTIVE, None, (1,), began_at, rev=1
         )
-        assert await fasting_sessions.start(db, session, {})  # as by an API process that dies at once
+        await fasts.start(db, session)
 
     await stack.started(session_id)
     await change(stack, "DELETE FROM outbox WHERE subject_id = ANY(:ids)", ids=[each for _, each in owed])
@@ -119,7 +120,7 @@ async def test_a_fast_that_is_owed_at_an_instant_that_never_comes_is_reminded_on
         session = FastingSession(
             session_id, alice.user_id, began_at, ends_at, SessionStatus.ACTIVE, None, (0,), began_at, rev=1
         )
-        assert await fasting_sessions.start(db, session, {})  # as by an API process that dies at once
+        await fasts.start(db, session)
         await db.execute(
             text(
                 "UPDATE outbox SET next_attempt_at = CAST(CAST(:at AS text) AS timestamptz),"

@@ -73,7 +73,7 @@ def test_the_demonstration_hands_a_message_to_a_phone_that_is_connected_and_to_o
 
 def test_the_walk_throughs_of_the_documents_hold_as_they_are_written(first_run: LocalRun) -> None:
     blocks = {
-        "README.md": r"(?s)With `make run` running:\n\n(    TOKEN=.*?)\n\nMessages between",
+        "README.md": r"(?s)With `make run` running:\n\n(    KEY=.*?)\n\nMessages between",
         "docs/messages.md": r"(?s)```sh\n(.*?)```",
     }
     walking = {path: _walk(first_run, path, pattern) for path, pattern in blocks.items()}
@@ -82,6 +82,7 @@ def test_the_walk_throughs_of_the_documents_hold_as_they_are_written(first_run: 
     assert {path: process.returncode for path, process in walking.items()} == dict.fromkeys(blocks, 0), told
     assert '"state":"sent"' in told["README.md"]
     assert '"status":"broken"' in told["README.md"]
+    assert '"type":"push.accepted"' in told["README.md"]
     assert "New message" in told["docs/messages.md"]
     assert '"body":"Shall we break our fast at 8?"' in told["docs/messages.md"]
     assert re.search(r'data: .*"body": ?"Or at 9\?"', told["docs/messages.md"])

@@ -147,6 +147,34 @@ async def test_a_push_that_was_redriven_is_late_since_then(database: Database) -
     assert read.rejected == 2
 
 
+@pytest.mark.parametrize("odd", ["'-infinity'", "'0001-01-01 BC'", "'1970-01-01'"])
+async def test_an_instant_from_before_anything_was_pushed_makes_nothing_look_old(database: Database, odd: str) -> None:
+    lately = "now() - interval '5 seconds'"
+    await database.run(
+        _device(),
+        *[_tasks(1, "pending", due=due) for due in (odd, lately)],
+        *[
+            "INSERT INTO outbox (subject_kind, subject_id, created_at, next_attempt_at)"
+            f" VALUES ('x', gen_random_uuid(), {at}, now())"
+            for at in (odd, lately)
+        ],
+        *[
+            "INSERT INTO messages (id, kind, conversation_id, number, sender_id, body, created_at)"
+            f" VALUES (gen_random_uuid(), 'message', gen_random_uuid(), 1, 'alice', 'Hello', {at})"
+            for at in (odd, lately)
+        ],
+    )
+
+    async with database.sessions() as db:
+        read = await signals.present(db)
+
+    [backlog] = read.backlogs
+    assert (backlog.overdue, read.outbox.count, read.handoffs.count) == (2, 2, 2)
+    for oldest in (backlog.oldest_due_at, read.outbox.oldest_at, read.handoffs.oldest_at):
+        assert oldest is not None
+        assert timedelta(0) < read.at - oldest < timedelta(seconds=30)
+
+
 async def test_users_are_counted_once_whatever_they_own_and_whatever_apps_they_make_up(database: Database) -> None:
     await database.run(
         _device(),
@@ -215,10 +243,10 @@ async def test_finished_tasks_and_old_messages_are_never_looked_through(database
     async with database.sessions() as db:
         now = (await db.execute(text("SELECT now()"))).scalar_one()
         for query, values in (
-            (signals._PENDING, {"now": now}),
+            (signals._PENDING, {"now": now, "first": signals._FIRST}),
             (signals._DEAD, {"now": now, "useful_for": timedelta(days=1), "lately": timedelta(minutes=15)}),
             (signals._REJECTED, {"now": now}),
-            (signals._UNDECIDED, {}),
+            (signals._UNDECIDED, {"first": signals._FIRST}),
             (gates._OF_LATE, {"now": now, "since": now - LATELY, "apps": [], "errors": [], "most": 20_000}),
             (gates._REFUSED, {"now": now, "apps": [], "uncalled": []}),
             (signals._TRANSFERS, {"now": now}),

@@ -282,7 +282,7 @@ async def test_every_page_can_be_read_and_heard_by_everybody(
     assert await page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches") == (scheme == "dark")
 
 
-@pytest.mark.parametrize("language", ["de-DE", FROM_THE_RIGHT, LONG])
+@pytest.mark.parametrize("language", ["de-DE", "uk-UA", "ar-EG", FROM_THE_RIGHT, LONG])
 @pytest.mark.usefixtures("_pseudo_languages")
 async def test_nothing_is_cut_on_a_small_phone(desk: Desk, alice: User, language: str) -> None:
     await busy(alice)

@@ -16,9 +16,9 @@ from api.preference_page.phrases import Phrases
 from api.preference_page.rendering import Plain, confirm_page, plain_page, preference_page
 from api.preference_page.view import Fast, Notice, SignedInPhone, View, nights
 from api.preference_page.words import PageWords
-from domain import wording
 from domain.devices import Permission
 from domain.preferences import Preferences, QuietHours, QuietMode
+from domain.presentation_file import SHIPPED
 from domain.push import Provider
 from domain.reminders import Reminder
 
@@ -44,7 +44,7 @@ def _gaps(text: str) -> set[str]:
 
 
 def test_the_page_speaks_every_language_in_which_we_push() -> None:
-    assert set(wording._CATALOGUE) <= set(CATALOGUE)
+    assert {tag for texts in SHIPPED.texts.values() for tag in texts.of} == {each.lower() for each in CATALOGUE}
 
 
 @pytest.mark.parametrize("language", sorted(CATALOGUE))
@@ -60,8 +60,10 @@ def test_every_language_leaves_the_same_gaps(language: str) -> None:
     [
         ("de-AT", "de-AT", "ltr"),
         ("de-XX", "de-XX", "ltr"),
-        ("fr-FR", "en", "ltr"),
-        ("ar", "en", "ltr"),  # what is said in English is read from the left
+        ("fr-CA", "fr-CA", "ltr"),
+        ("ar-EG", "ar-EG", "rtl"),
+        ("zh-Hant", "en", "ltr"),
+        ("fa", "en", "ltr"),  # what is said in English is read from the left
         ("nonsense!", "en", "ltr"),
         ("", "en", "ltr"),
         (None, "en", "ltr"),
@@ -69,6 +71,30 @@ def test_every_language_leaves_the_same_gaps(language: str) -> None:
 )
 def test_a_language_that_is_not_spoken_is_english(wanted: str | None, tag: str, direction: str) -> None:
     assert (speech(wanted).tag, speech(wanted).direction) == (tag, direction)
+
+
+@pytest.mark.parametrize("language", sorted(CATALOGUE))
+def test_every_language_writes_all_that_the_page_can_show(language: str) -> None:
+    phones = [replace(IPHONE, permission=each, time_zone=zone) for each in Permission for zone in ("Asia/Tokyo", None)]
+    found = View(
+        language,
+        "token",
+        NOW,
+        "Europe/Vienna",
+        Preferences(quiet_hours=QUIET),
+        fasts=(fast(NOW + timedelta(hours=7), 90, 30, 0), fast(NOW + timedelta(days=4))),
+        phones=tuple(phones),
+        nights=nights(QUIET, ["Europe/Vienna", "Asia/Tokyo"], NOW),
+        notice=Notice.CONFLICT,
+        problems={"reminder_minutes": "problem_minutes_too_long", "ends": "problem_same_time"},
+    )
+
+    page = shown(found)
+
+    direction = "rtl" if language == "ar" else "ltr"
+    assert f'<html lang="{language}" dir="{direction}">' in page
+    assert not re.search(r"\{\w+\}", page)
+    assert speech(language).words.title in page
 
 
 def test_reminders_are_reported_with_the_fast_that_they_hit() -> None:

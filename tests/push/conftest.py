@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 
 from domain.kinds import Kind
+from domain.presentation import Look
 from domain.push import Environment, Push
 from push.apns.sender import ApnsAccount, ApnsSender
 from push.fcm.sender import FcmAccount, FcmSender
@@ -137,6 +138,7 @@ def make_push(
         collapse_key="reminder-5",
         thread_id="thread-5",
         expires_at=datetime.now(UTC).replace(microsecond=0) + ttl,
+        look=Look(channel="reminders"),
         public_key=public_key,
         user_id=user_id,
     )

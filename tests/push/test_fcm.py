@@ -11,6 +11,7 @@ import pytest
 import structlog
 
 from domain.kinds import Kind
+from domain.presentation_file import SHIPPED
 from domain.push import Environment
 from push.apns.sender import ApnsSender
 from push.fcm.response import BAD_REQUEST, FCM_ERROR, QUOTA_FAILURE, refusal
@@ -74,7 +75,7 @@ async def test_a_push_reaches_google_whole(sim: Simulator, fcm: FcmSender) -> No
 async def test_a_push_that_sounds_goes_to_the_channel_of_its_kind(
     sim: Simulator, fcm: FcmSender, kind: Kind, channel: str | None
 ) -> None:
-    await outcome(fcm, replace(make_push(FCM_TOKEN), kind=kind))
+    await outcome(fcm, replace(make_push(FCM_TOKEN), kind=kind, look=SHIPPED.looks[kind]))
 
     (request,) = sim.requests.for_token(FCM_TOKEN)
     (line,) = sim.phone(FCM_TOKEN).screen

@@ -30,6 +30,12 @@ LONG = ["long " * 2000, "断食" * 2000, "🎉" * 2000, '"\\\n' * 2000]
         ("🇦🇹🇩🇪", 2, "🇦🇹"),
         ("🏴\U000e0067\U000e0062\U000e007fx", 2, ""),
         ("한국어", 2, "한국"),
+        ("\u1112\u1161\u11abx", 2, ""),  # Hangul as three letters
+        ("நிx", 1, ""),
+        ("क्षx", 2, ""),
+        ("e" + "\u0301" * 50 + "x", 20, ""),
+        ("a\r\nb", 2, "a"),
+        ("\u0600\u0661x", 1, ""),  # an Arabic number sign and its number
     ],
 )
 def test_a_cut_falls_between_two_characters(text: str, length: int, cut: str) -> None:

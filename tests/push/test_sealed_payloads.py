@@ -11,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from domain.kinds import Kind
+from domain.presentation_file import SHIPPED
 from domain.push import Push
 from push.apns.sender import ApnsSender
 from push.fcm.sender import FcmSender
@@ -114,7 +115,8 @@ async def test_whoever_shows_a_sealed_text_is_told_that_it_has_no_sound(sim: Sim
 async def test_a_sealed_push_that_sounds_names_the_channel_of_its_kind(
     sim: Simulator, sealing_fcm: FcmSender, kind: Kind, channel: str | None
 ) -> None:
-    await outcome(sealing_fcm, replace(make_push(FCM_TOKEN, public_key=PUBLIC_KEY), kind=kind))
+    push = make_push(FCM_TOKEN, public_key=PUBLIC_KEY)
+    await outcome(sealing_fcm, replace(push, kind=kind, look=SHIPPED.looks[kind]))
 
     data = sent(sim, FCM_TOKEN)["message"]["data"]
     assert (data.get("channelId"), data.get("silent")) == (channel, None)

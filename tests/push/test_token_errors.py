@@ -1,6 +1,6 @@
 """The reasons that count as token errors by user are those by which the providers' tables judge a token."""
 
-from domain.signals import TOKEN_ERRORS
+from domain.reasons import TOKEN_ERRORS
 from push.apns import errors as apns_verdicts
 from push.fcm import errors as fcm_verdicts
 from push.verdict import Verdict

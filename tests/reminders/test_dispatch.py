@@ -11,6 +11,7 @@ from db.outbox import OutboxEntry
 from dispatch.relay import Relay
 from domain.sessions import FastingSession, SessionStatus
 from simulator import Simulator
+from tests import fasts
 from tests.stack import Stack, eventually, iphone
 from workflows.fasting_reminder import FastingReminder
 
@@ -69,7 +70,7 @@ async def test_a_goal_that_moves_hundreds_of_times_keeps_its_history_short(stack
     assert first_run.history_length < 200
 
     async with stack.sessions.begin() as db:
-        await fasting_sessions.change(db, replace(session, rev=79), session.scheduled_at)
+        await fasts.change(db, replace(session, rev=79), session.scheduled_at)
     await user.move_goal(session_id, due_in=2.0)
     assert await stack.finished(session_id) == "accepted"
     assert len(simulator.requests.for_token(phone.token)) == 1

@@ -5,15 +5,16 @@ import dataclasses
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from activities.sending import SEND_BUDGET, SendPush, _Progress
+from activities.sending import SendPush, _Progress
 from domain.push import Provider, SentPush, TaskState
+from fleet.holds import Hold
 from simulator import Simulator
 from tests.routes.worker_harness import Due, WorkerHarness, due_now, worker_harness
 from tests.stack import Stack, eventually, iphone, uncommitted
@@ -130,8 +131,7 @@ async def test_who_is_cancelled_in_line_asks_for_no_attempt(without_worker: Stac
 
 
 def test_a_worker_that_stood_still_for_longer_than_temporal_waits_asks_for_no_attempt() -> None:
-    entered = time.monotonic() - SEND_BUDGET.total_seconds()
-    fresh, stale = _Progress(stale_at=time.monotonic() + 5), _Progress(stale_at=entered + SEND_BUDGET.total_seconds())
+    fresh, stale = [_Progress(Hold(uuid4(), ends_at=time.monotonic() + left), attempt=1) for left in (5.0, 0.0)]
 
     fresh.claim()
     with pytest.raises(ApplicationError, match="worker_stood_still"):

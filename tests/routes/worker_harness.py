@@ -21,6 +21,7 @@ from domain.mass_failure import Threshold
 from domain.naming import user_digest
 from domain.push import PlannedSend, Provider, SentPush, TaskState
 from fleet.heartbeat import DEFAULT_HEARTBEAT, Heartbeat, HeartbeatTimings, Process
+from fleet.takeover import Takeover, TakeoverTimings
 from fleet.token_error_cutoff import TokenErrorCutoff
 from push.limiter.breaker import Cause, Rest
 from push.limiter.settings import Timings
@@ -116,8 +117,12 @@ async def worker_harness(
     cutoff_type: type[TokenErrorCutoff] = TokenErrorCutoff,
     threshold: Threshold = USUAL,
     credentials_every: timedelta | None = None,
+    takeover_timings: TakeoverTimings | None = None,
 ) -> AsyncIterator[WorkerHarness]:
-    """Make what a worker process makes, but for its Temporal workers; credentials are followed where told how often."""
+    """Make what a worker process makes, but for its Temporal workers; credentials are followed where told how often.
+
+    It takes over from lost workers where it is told its timings.
+    """
     environment = stack.place.environment(**settings)
     rotation = make_rotation(environment, every=credentials_every or EVERY)
     dependencies = make_send_dependencies(stack.sessions, rotation.apps, environment, timings)
@@ -128,7 +133,13 @@ async def worker_harness(
     )
     beating = asyncio.create_task(heartbeat.beat_forever())
     background_tasks = [beating] if credentials_every is None else [beating, asyncio.create_task(rotation.follow())]
+    if takeover_timings is not None:
+        takeover = Takeover(stack.sessions, takeover_timings)
+        dependencies = dataclasses.replace(dependencies, takeover=takeover)
+        background_tasks.append(asyncio.create_task(takeover.run_forever(heartbeat.worker_id)))
     sendings = {provider: PushSending(provider, stack.sessions, dependencies) for provider in Provider}
+    for provider, sending in sendings.items():
+        dependencies.takeover.serve(provider, sending.take_over)
     try:
         yield WorkerHarness(stack, dependencies, sendings, beating)
     finally:

@@ -42,6 +42,7 @@ def test_apps_are_read_whole_and_paths_start_where_the_file_is(file: Path, simul
     assert {app_id: app.model_dump() for app_id, app in apps.items()} == {
         "com.example.fast": {
             "encrypted": True,
+            "presentation": None,
             "apns": {
                 "key_file": file.parent / "key.p8",
                 "key_id": "K",
@@ -59,6 +60,7 @@ def test_apps_are_read_whole_and_paths_start_where_the_file_is(file: Path, simul
         },
         "tea": {
             "encrypted": False,
+            "presentation": None,
             "apns": None,
             "fcm": {
                 "service_account_file": file.parent / "account.json",
@@ -83,7 +85,7 @@ def test_apps_are_read_whole_and_paths_start_where_the_file_is(file: Path, simul
         (
             f"[com.example.fast.fcm]\n{FCM}",
             (
-                "APPS_FILE, app com: example is not a setting; known are apns, fcm, encrypted."
+                "APPS_FILE, app com: example is not a setting; known are apns, fcm, encrypted, presentation."
                 ' An app_id with dots stands in quotes: ["com.example.app"].'
             ),
         ),

@@ -48,10 +48,13 @@ def test_what_is_not_set_has_its_default() -> None:
     assert settings.model_dump(exclude={"database_url"}) == {
         "database_pool_size": 10,
         "apps_file": None,
+        "presentation_file": None,
         "arm_window": 60.0,
+        "webhooks_allow_private": False,
         "api_host": "127.0.0.1",
         "api_port": 8000,
         "public_url": None,
+        "erasure_key": None,
         "metrics_host": "127.0.0.1",
         "metrics_port": 9464,
         "temporal_ui_url": None,
@@ -80,6 +83,10 @@ def test_links_begin_with_where_people_reach_the_api(told: str | None, address: 
 @pytest.mark.parametrize("told", ["push.example.com", "ftp://push.example.com", "https://", "https://a:b@c.example"])
 def test_where_people_reach_the_api_is_a_web_address(told: str) -> None:
     assert refused(service_settings, DATABASE | {"PUBLIC_URL": told}).startswith("PUBLIC_URL: must be ")
+
+
+def test_a_key_of_digests_that_could_be_guessed_is_refused() -> None:
+    assert refused(service_settings, DATABASE | {"ERASURE_KEY": "short"}) == "ERASURE_KEY must have at least 32 bytes."
 
 
 @pytest.mark.parametrize("told", ["https://push.example.com/api", "https://push.example.com/?a"])
@@ -182,7 +189,8 @@ def test_an_address_with_a_port_that_is_none_is_refused(key_file: str) -> None:
     assert refused(auth_settings, {"AUTH_JWKS_URL": "https://h:99999/keys"}).startswith("AUTH_JWKS_URL: Port out of")
 
 
-EXACTLY_ONE = "set exactly one of AUTH_JWT_SECRET and AUTH_JWKS_URL, so that bearer tokens can be checked."
+ONLY_ONE = "set only one of AUTH_JWT_SECRET and AUTH_JWKS_URL, which check JWTs in two ways."
+CLAIMS = "AUTH_AUDIENCE and AUTH_ISSUER are claims of JWTs: also set AUTH_JWT_SECRET or AUTH_JWKS_URL."
 NO_AUDIENCE = (
     "AUTH_AUDIENCE is not set: name the `aud` of your tokens, or * to take whatever the issuer at AUTH_JWKS_URL"
     " signs for anybody."
@@ -193,9 +201,9 @@ HTTPS = "must be an https:// address (http:// only on this machine)."
 @pytest.mark.parametrize(
     ("environ", "sentence"),
     [
-        ({}, EXACTLY_ONE),
-        ({"AUTH_AUDIENCE": "app"}, EXACTLY_ONE),
-        ({"AUTH_JWT_SECRET": SECRET, "AUTH_JWKS_URL": "https://id.example/keys"}, EXACTLY_ONE),
+        ({"AUTH_AUDIENCE": "app"}, CLAIMS),
+        ({"AUTH_ISSUER": "https://id.example"}, CLAIMS),
+        ({"AUTH_JWT_SECRET": SECRET, "AUTH_JWKS_URL": "https://id.example/keys"}, ONLY_ONE),
         ({"AUTH_JWT_SECRET": "short"}, "AUTH_JWT_SECRET must have at least 32 bytes."),
         ({"AUTH_JWKS_URL": "http://id.example/keys"}, f"AUTH_JWKS_URL: {HTTPS}"),
         ({"AUTH_JWKS_URL": "http://127.0.0.1.evil.example/keys"}, f"AUTH_JWKS_URL: {HTTPS}"),
@@ -206,7 +214,7 @@ HTTPS = "must be an https:// address (http:// only on this machine)."
         ({"AUTH_JWKS_URL": "https://id.example/keys", "AUTH_AUDIENCE": ""}, NO_AUDIENCE),
     ],
 )
-def test_there_is_exactly_one_good_way_to_check_tokens(environ: dict[str, str], sentence: str) -> None:
+def test_there_is_one_way_at_most_to_check_jwts(environ: dict[str, str], sentence: str) -> None:
     assert refused(auth_settings, environ) == sentence
 
 

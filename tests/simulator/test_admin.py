@@ -49,6 +49,7 @@ async def test_a_phones_screen_and_log_are_shown_whole(raw: RawHttp2, admin: htt
         "reason": None,
         "level": "active",
         "channel": None,
+        "sound": None,
     }
     line = {
         "title": "Title",
@@ -57,6 +58,8 @@ async def test_a_phones_screen_and_log_are_shown_whole(raw: RawHttp2, admin: htt
         "collapse_key": "key",
         "level": "active",
         "channel": None,
+        "sound": None,
+        "badge": None,
         "has_sounded": False,
         "shown_at": second_at,
         "times_received": 2,

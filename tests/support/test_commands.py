@@ -1,5 +1,6 @@
 """The operators' commands see and do what the API does, in a process of their own."""
 
+import asyncio
 import json
 import re
 from pathlib import Path
@@ -234,3 +235,65 @@ async def test_a_code_from_the_command_line_signs_its_person_in_to_the_console(s
 
 async def test_a_name_that_cannot_be_gets_no_code(stack: Stack) -> None:
     assert [(await run(stack, "console", "--user", name))[0] for name in ("", "a\nb", "x" * 201)] == [2, 2, 2]
+
+
+async def test_an_api_key_is_printed_once_listed_without_its_text_and_revoked(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", stack.place.database_url)
+    monkeypatch.setenv("LOGNAME", "erin")
+    name = f"shop-{uuid4()}"
+
+    async def said(*words: str) -> tuple[int, str, str]:
+        status = await asyncio.to_thread(cli.main, ["api-keys", *words])
+        return status, *capsys.readouterr()
+
+    created = [await said("create", "--name", name, "--scope", "service", *more) for more in ((), LASTING)]
+    keys = [out.removesuffix("\n") for _, out, _ in created]
+    by_key = {"Authorization": f"Bearer {keys[0]}"}
+    used = await stack.http.get("/v1/users/alice/device-tokens", headers=by_key)
+    listed = (await said("list"))[1]
+    shown = [each for each in json.loads((await said("list", "--json"))[1]) if each["name"] == name]
+    first = shown[1]["key_id"]
+    revoked = [await said("revoke", first), await said("revoke", first), await said("revoke", "--name", name)]
+    unknown = await said("revoke", str(uuid4()))
+
+    assert [(status, complaints) for status, _, complaints in created] == [(0, "")] * 2
+    assert all(re.fullmatch(r"fbk_[\w-]{43}", key) for key in keys)
+    assert used.status_code == 200
+    assert not any(key[4:] in listed + str(shown) for key in keys)
+    assert [(each["scopes"], each["state"]) for each in shown] == [(["service"], "active")] * 2
+    assert [each["expires_at"] is None for each in shown] == [False, True]
+    assert [each["last_used_at"] is None for each in shown] == [True, False]
+    told = f"Revoked {first} ({name}).\n"
+    assert revoked[:2] == [(0, told, "")] * 2
+    assert sorted(revoked[2][1].splitlines()) == sorted(f"Revoked {each['key_id']} ({name})." for each in shown)
+    assert unknown == (1, "", "There is no such API key.\n")
+    assert (await said("list"))[1].count(f"{name}  service  revoked") == 2
+    deeds = "SELECT actor, action FROM support_actions WHERE subject_id = :id ORDER BY id"
+    assert await stack.rows(deeds, id=first) == [("cli:erin", "create_api_key"), ("cli:erin", "revoke_api_key")]
+
+
+LASTING = ("--scope", "service", "--expires-in-days", "30")
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("create --scope service", "the following arguments are required: --name"),
+        ("create --name a", "the following arguments are required: --scope"),
+        ("create --name a --scope admin", "invalid choice: 'admin' (choose from"),
+        ("create --name a --scope service --expires-in-days 0", "must be a number of days from 1 to 3650"),
+        (f"create --name a --scope service --expires-in-days {'9' * 5000}", "must be a number of days from 1 to 3650"),
+        (f"create --name {'a' * 201} --scope service", "a user id has 1 to 200 printable characters"),
+        ("revoke", "one of the arguments ID --name is required"),
+    ],
+)
+def test_an_api_key_asked_for_wrongly_is_not_created(
+    words: str, complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        cli.main(["api-keys", *words.split()])
+
+    assert raised.value.code == 2
+    assert complaint in capsys.readouterr().err

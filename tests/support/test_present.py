@@ -57,6 +57,9 @@ DUE = Unsettled(
         ({"due_at": NOW - A_MOMENT, "next_attempt_at": NOW - A_MOMENT}, WaitsFor.TURN),
         ({"due_at": NOW - A_MOMENT, "next_attempt_at": NOW - SECOND}, WaitsFor.NOTHING),  # its retry has just come
         ({"next_attempt_at": NOW + SECOND, "last_reason": "TooManyRequests"}, WaitsFor.RETRY),
+        ({"holder_is_lost": True}, WaitsFor.TAKEOVER),
+        ({"holder_is_lost": True, "workers": 0}, WaitsFor.WORKER),
+        ({"holder_is_lost": True, "due_at": NOW + SECOND, "next_attempt_at": NOW + SECOND}, WaitsFor.DUE),
         ({"owed_since": NOW - SECOND}, WaitsFor.NOTHING),
         ({"owed_since": NOW - A_MOMENT}, WaitsFor.TEMPORAL),
         ({"temporal_answers": False}, WaitsFor.TEMPORAL),

@@ -1,19 +1,26 @@
-"""The languages of the page: a catalogue with one entry, and one file, for each language.
+"""The languages of the page: one TOML file for each, named by its locale, with the texts of `PageWords`.
 
-To add a language, add its file and its line here. Babel brings plurals, lists, times and writing directions.
+To add a language, add its file. Babel brings plurals, lists, times and writing directions.
 """
 
-from collections.abc import Iterator, Mapping
+import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.resources import files
 
-from babel import Locale, UnknownLocaleError
+from babel import Locale
 
-from api.preference_page.languages import de, en
 from api.preference_page.words import PageWords
-from domain.devices import language, locale
+from domain.locales import FALLBACK, conventions, fallbacks, locale
 
-CATALOGUE: dict[str, PageWords] = {"en": en.WORDS, "de": de.WORDS}  # by language or by whole tag; tests add to it
-FALLBACK = "en"
+
+def _catalogue() -> Iterator[tuple[str, PageWords]]:
+    for file in sorted(files(__package__).iterdir(), key=lambda each: each.name):
+        if file.name.endswith(".toml"):
+            yield file.name.removesuffix(".toml"), PageWords(**tomllib.loads(file.read_text(encoding="utf-8")))
+
+
+CATALOGUE = dict(_catalogue())  # by locale; tests add to it
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,30 +34,20 @@ class Speech:
 
 
 def speech(wanted: str | None) -> Speech:
-    """Find the language for a locale (BCP 47); English if it is not in the catalogue."""
-    tag = locale(wanted) or FALLBACK
-    spoken = _of(CATALOGUE, tag, language(tag))
-    if spoken is None:
-        tag, spoken = FALLBACK, CATALOGUE[FALLBACK]
-    conventions = _conventions(tag)
-    return Speech(tag, conventions.text_direction, spoken, conventions)
+    """Find the language for a locale (BCP 47); English if none in the catalogue serves it."""
+    tag, words = locale(wanted) or FALLBACK, _serving(wanted)
+    if words is None:
+        tag, words = FALLBACK, CATALOGUE[FALLBACK]
+    spoken = conventions(tag) or Locale(FALLBACK)
+    return Speech(tag, spoken.text_direction, words, spoken)
 
 
-def _of(catalogue: Mapping[str, PageWords], tag: str, its_language: str | None) -> PageWords | None:
-    return catalogue.get(tag) or catalogue.get(its_language or FALLBACK)
+def _serving(wanted: str | None) -> PageWords | None:
+    catalogue = {tag.lower(): words for tag, words in CATALOGUE.items()}
+    return next((catalogue[each] for each in fallbacks(wanted) if each in catalogue), None)
 
 
-def _conventions(tag: str) -> Locale:
-    """Give Babel's conventions for a tag, or for its language if Babel does not know the tag."""
-    for each in (tag, tag.split("-", 1)[0]):
-        try:
-            return Locale.parse(each, sep="-")
-        except (ValueError, UnknownLocaleError):
-            continue
-    return Locale.parse(FALLBACK)
-
-
-_MAX_WISHES = 20
+_MAX_ACCEPTED = 20
 
 
 def chosen(header: str | None, phone: str | None = None) -> str:
@@ -58,17 +55,17 @@ def chosen(header: str | None, phone: str | None = None) -> str:
 
     `header`: Accept-Language (RFC 9110, 12.5.4), unchecked. `phone`: the locale of the user's phone.
     """
-    wishes = [*_wishes(header or ""), locale(phone)]
-    return next((each for each in wishes if each and (each in CATALOGUE or language(each) in CATALOGUE)), FALLBACK)
+    preferred = [*_accepted(header or ""), locale(phone)]
+    return next((each for each in preferred if each and _serving(each)), FALLBACK)
 
 
-def _wishes(header: str) -> Iterator[str]:
+def _accepted(header: str) -> Iterator[str]:
     weighed: list[tuple[float, str]] = []
-    for each in header.split(",")[:_MAX_WISHES]:
+    for each in header.split(",")[:_MAX_ACCEPTED]:
         tag, _, parameter = each.partition(";")
-        found, weight = locale(tag), _weight(parameter)
-        if found is not None and weight > 0:
-            weighed.append((weight, found))
+        known, weight = locale(tag), _weight(parameter)
+        if known is not None and weight > 0:
+            weighed.append((weight, known))
     yield from (tag for _, tag in sorted(weighed, key=lambda one: -one[0]))
 
 

@@ -118,7 +118,7 @@ def test_an_answer_about_one_push_neither_refuses_nor_accepts() -> None:
     fail(breaker, 0.0, "alice")
     fail(breaker, 0.0, "bob")
 
-    breaker.answered(breaker.admit(ANYBODY))
+    breaker.answered(breaker.admit(ANYBODY), ANYBODY)
 
     assert breaker.state(0.0) is State.CLOSED
     fail(breaker, 0.0, "carol")

@@ -21,14 +21,17 @@ from push.sender import (
     AnsweredUnavailable,
     Delivery,
     Misconfigured,
+    MismatchedToken,
     Paused,
     ProbesNext,
     ProviderTrouble,
+    Rejected,
     SuspectToken,
     Throttled,
     ThrottleExtent,
     TokenMisconfigured,
     Unavailable,
+    Unregistered,
     Unsendable,
 )
 
@@ -185,17 +188,38 @@ async def test_refusals_for_a_token_of_its_own_open_nothing_and_are_no_probe_tha
     assert scene.limiter.report().state == "closed"
 
 
-async def test_an_answer_about_a_token_closes_a_shut_limiter_but_contradicts_no_refusals() -> None:
+@pytest.mark.parametrize(
+    "about_itself",
+    [
+        SuspectToken("BadDeviceToken"),
+        Unregistered("Unregistered", None),
+        MismatchedToken("SENDER_ID_MISMATCH"),
+        Rejected("PayloadTooLarge"),
+        Throttled("TooManyRequests", ThrottleExtent.TOKEN),
+    ],
+    ids=lambda answer: answer.reason,
+)
+async def test_an_answer_about_one_push_is_no_verdict_on_the_route_unless_three_users_get_one(
+    about_itself: Answer | ProviderTrouble,
+) -> None:
     scene = Scene()
     await scene.comes(uuid4(), "alice", WRONG)
-    await scene.comes(uuid4(), "mallory", SuspectToken("BadDeviceToken"))
+    await scene.comes(uuid4(), "mallory", about_itself)
     await scene.comes(uuid4(), "bob", WRONG)
     await scene.comes(uuid4(), "carol", WRONG)
+    assert scene.limiter.report().state == "open"  # it contradicted no refusal
+    scene.rest()
+
+    for user in ["mallory"] * 10 + ["mallet"]:
+        assert await scene.comes(uuid4(), user, about_itself) == "called"  # each is the probe, one after the other
+        assert scene.limiter.report().state == "half_open"
+    assert await scene.comes(uuid4(), "dave", WRONG) == "called"
     assert scene.limiter.report().state == "open"
     scene.rest()
 
-    await scene.comes(uuid4(), "mallory", SuspectToken("BadDeviceToken"))
-
+    for user in ("mallory", "mallet", "minnie"):
+        assert scene.limiter.report().state == "half_open"
+        await scene.comes(uuid4(), user, about_itself)
     assert scene.limiter.report().state == "closed"
 
 
@@ -259,17 +283,14 @@ async def test_who_comes_while_a_newcomer_probes_waits_for_the_answer_and_is_let
     assert scene.called == ["honest", "another"]
 
 
-@pytest.mark.parametrize("came_to", [WRONG, Unsendable("MalformedDeviceToken")])
-async def test_who_waits_for_a_probe_is_sent_away_when_it_fails_or_makes_no_call(
-    came_to: Answer | ProviderTrouble,
-) -> None:
+async def test_who_waits_for_a_probe_is_sent_away_when_it_fails() -> None:
     scene = Scene()
     await scene.shut()
     scene.rest()
     answered = asyncio.Event()
 
     async with asyncio.timeout(5):
-        probe = asyncio.create_task(scene.comes(uuid4(), "honest", came_to, after=answered))
+        probe = asyncio.create_task(scene.comes(uuid4(), "honest", WRONG, after=answered))
         while not scene.limiter.report().in_flight:
             await asyncio.sleep(0)
         others = [asyncio.create_task(scene.comes(uuid4(), f"other-{number}")) for number in range(5)]
@@ -280,3 +301,52 @@ async def test_who_waits_for_a_probe_is_sent_away_when_it_fails_or_makes_no_call
         assert [await probe, *await asyncio.gather(*others)] == ["called"] + ["paused"] * 5
     assert scene.called == ["honest"]
     assert (scene.limiter.report().waiting, scene.limiter.report().in_flight) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "undecided",
+    [Unsendable("MalformedDeviceToken"), SuspectToken("BadDeviceToken"), TokenMisconfigured("THIRD_PARTY_AUTH_ERROR")],
+    ids=lambda came_to: came_to.reason,
+)
+async def test_who_waits_for_a_probe_probes_at_once_where_it_decides_nothing(
+    undecided: Answer | ProviderTrouble,
+) -> None:
+    scene = Scene()
+    [(_, refused), *_] = await scene.shut()
+    scene.rest()
+    answered = asyncio.Event()
+
+    async with asyncio.timeout(5):
+        probe = asyncio.create_task(scene.comes(uuid4(), "mallory", undecided, after=answered))
+        while not scene.limiter.report().in_flight:
+            await asyncio.sleep(0)
+        names = [refused, "other"]
+        others = [asyncio.create_task(scene.comes(uuid4(), name, Accepted("id"))) for name in names]
+        while scene.limiter.report().waiting < len(names):
+            await asyncio.sleep(0)
+        answered.set()
+
+        assert [await probe, *await asyncio.gather(*others)] == ["called"] * 3
+    assert scene.called[:2] == ["mallory", "other"]  # whoever was refused does not probe while another waits
+    assert scene.limiter.report().state == "closed"
+
+
+async def test_a_push_that_gives_up_at_the_moment_when_it_was_to_probe_leaves_the_probe_to_another() -> None:
+    scene = Scene()
+    await scene.shut()
+    scene.rest()
+    probe = scene.limiter.enter(Priority.REMINDER, uuid4(), user_digest("gone"))
+    await probe.__aenter__()
+    waits = [scene.limiter.enter(Priority.REMINDER, uuid4(), user_digest(name)) for name in ("cancelled", "next")]
+    tasks = [asyncio.create_task(each.__aenter__()) for each in waits]
+    while scene.limiter.report().waiting < len(waits):
+        await asyncio.sleep(0)
+
+    await probe.__aexit__(None, None, None)  # without a call; the first of them is admitted
+    tasks[0].cancel()
+
+    async with asyncio.timeout(5):
+        assert await tasks[1] is waits[1]
+    await waits[1].__aexit__(None, None, None)
+    assert await scene.comes(uuid4(), "last", Accepted("id")) == "called"
+    assert (scene.limiter.report().state, scene.limiter.report().in_flight) == ("closed", 0)

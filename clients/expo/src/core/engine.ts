@@ -145,7 +145,7 @@ export class Engine {
     }
     this.#retry();
     try {
-      await this.#ports.store.write(saved);
+      await this.#ports.store.write(saved, () => !this.#isClosed);
     } catch {
       this.#saved = null; // it may be stored all the same
       this.#failures += 1;

@@ -45,10 +45,13 @@ export class RegistrationStore {
     return isLost ? null : (found.toSorted((a, b) => b.written - a.written)[0]?.saved ?? null);
   }
 
-  /** Store it. Rejects where no place takes it, or not in time; then it may be stored all the same. */
-  async write(saved: Saved): Promise<void> {
+  /**
+   * Store it. Rejects where no place takes it, or not in time; then it may be stored all the same. No second place is tried for
+   * what is not wanted any more: another may have read what there is by then.
+   */
+  async write(saved: Saved, isWanted: () => boolean): Promise<void> {
     for (const vault of this.#vaults) {
-      if (this.#busy.has(vault)) {
+      if (this.#busy.has(vault) || !isWanted()) {
         continue;
       }
       this.#written += 1;

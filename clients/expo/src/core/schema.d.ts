@@ -56,30 +56,6 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/v1/sign-outs": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Sign an installation out with its ticket
-         * @description Sign an installation out with its ticket. The answer is the same whether or not there was anything to sign out.
-         *
-         *     A ticket ends the registration that it was sent with and no later one, so it may come late, twice, or after another
-         *     user signed in. A registration with this ticket that arrives afterwards is refused. No bearer token is needed;
-         *     requests are limited by address.
-         */
-        post: operations["sign_out_by_ticket"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
     "/v1/fasting-sessions/{session_id}": {
         parameters: {
             query?: never;
@@ -171,30 +147,6 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/v1/conversations/{conversation_id}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Read one of the caller's conversations
-         * @description Read one of the caller's conversations. With scope `service`: any conversation.
-         */
-        get: operations["read_conversation"];
-        /**
-         * Create a conversation (201), or replace the members of an existing one (200)
-         * @description Create a conversation (201), or replace the members of an existing one (200).
-         */
-        put: operations["store_conversation"];
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
     "/v1/conversations": {
         parameters: {
             query?: never;
@@ -279,33 +231,6 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/v1/stream": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Follow the caller's log after a cursor, as server-sent events
-         * @description Follow the caller's log after a cursor, as server-sent events.
-         *
-         *     The id of an event `item` is the item's `seq`; its data is the same JSON as an item of `/v1/sync`. A comment is sent
-         *     every few seconds. While the stream is open, the installation is present: it gets a push only for a message that it
-         *     does not acknowledge within a few seconds. Acknowledge with `GET /v1/sync?after=`, or by reconnecting with
-         *     `Last-Event-ID`. An installation has one stream; a new one ends the old one. A stream ends when the bearer token
-         *     expires, after a day, when the client does not read, and whenever the service needs to end it. Reconnect with
-         *     `Last-Event-ID`, and nothing is lost.
-         */
-        get: operations["stream_log"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
     "/v1/notification-preferences": {
         parameters: {
             query?: never;
@@ -374,6 +299,426 @@ export interface paths {
          * @description Record that the user tapped the notification. The first time counts.
          */
         post: operations["mark_push_opened"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/users/{user_id}/device-tokens/{installation_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Make this the active token of the user's installation, and of no other
+         * @description Make this the active token of the user's installation, and of no other. Missed pushes are then sent.
+         *
+         *     If the user has too many installations, the one that was not seen for longest is signed out. An installation
+         *     that registered with a `sign_out_digest` moves to another user only with the same token or with the former user's
+         *     ticket, else 409 `installation-taken`. A `sign_out_digest` whose ticket was used within the last hour gets 409
+         *     `ticket-spent`: either this request was sent before that sign-out, or the app must make a new ticket. A lower
+         *     `sequence` than one that was stored with the same digest gets 409 `registration-outdated` and changes nothing.
+         */
+        put: operations["register_device_token_for_user"];
+        post?: never;
+        /**
+         * Sign this installation out, for a user
+         * @description Sign this installation out. If another user has since registered the token, their registration is kept.
+         *
+         *     This uses up the ticket of the registration, as `POST /v1/sign-outs` does.
+         */
+        delete: operations["sign_out_installation_for_user"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/users/{user_id}/device-tokens": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the user's device tokens
+         * @description List the user's device tokens.
+         */
+        get: operations["list_device_tokens_for_user"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/users/{user_id}/fasting-sessions/{session_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read a fasting session, for a user
+         * @description Read a fasting session.
+         */
+        get: operations["read_fasting_session_for_user"];
+        /**
+         * Start a fast under an id that the caller chooses, for a user
+         * @description Start a fast under an id that the caller chooses.
+         *
+         *     201: accepted. 200: the same fast was accepted before. 409: the id has other content, or the user has too many
+         *     active fasts. A fast whose end has passed does not count.
+         */
+        put: operations["start_fasting_session_for_user"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /**
+         * Move the goal, change the reminders, or both, for a user
+         * @description Move the goal, change the reminders, or both.
+         */
+        patch: operations["change_fasting_session_for_user"];
+        trace?: never;
+    };
+    "/v1/users/{user_id}/fasting-sessions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the user's fasting sessions
+         * @description List the user's fasting sessions.
+         */
+        get: operations["list_fasting_sessions_for_user"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/users/{user_id}/fasting-sessions/{session_id}/end": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * End a fast, for a user
+         * @description End a fast. It is completed, or broken if its goal is still ahead. Repeats are harmless.
+         */
+        post: operations["end_fasting_session_for_user"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/users/{user_id}/fasting-sessions/{session_id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Cancel a fast, for a user
+         * @description Cancel a fast. Repeats are harmless.
+         */
+        post: operations["cancel_fasting_session_for_user"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/users/{user_id}/conversations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the user's conversations
+         * @description List the user's conversations.
+         */
+        get: operations["list_conversations_for_user"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/users/{user_id}/conversations/{conversation_id}/messages/{message_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Post a message under an id that the caller chooses, for a user
+         * @description Post a message under an id that the caller chooses.
+         *
+         *     201: accepted. 200: the same message was accepted before. 409: the id has other content.
+         */
+        put: operations["post_message_for_user"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/users/{user_id}/conversations/{conversation_id}/messages": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List a conversation's messages, including those from before the user joined
+         * @description List a conversation's messages, including those from before the user joined.
+         */
+        get: operations["list_messages_for_user"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/users/{user_id}/sync": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read the user's log after a cursor
+         * @description Read the user's log after a cursor. `after` acknowledges what this installation has.
+         *
+         *     An answer has at most 1 MiB of text, so it may have fewer items than `limit`. `has_more` says whether more follow.
+         */
+        get: operations["sync_log_for_user"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/users/{user_id}/notification-preferences": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read the user's preferences
+         * @description Read the user's preferences.
+         */
+        get: operations["read_preferences_for_user"];
+        /**
+         * Replace the user's preferences
+         * @description Replace the user's preferences. They apply at once, also to waiting pushes.
+         *
+         *     `reminder_minutes` also apply to running fasts that have none of their own.
+         *
+         *     Clients should use PATCH: PUT resets every field that a client does not send to its default, except `mode`.
+         */
+        put: operations["replace_preferences_for_user"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /**
+         * Change some of the user's preferences
+         * @description Change some of the user's preferences. A field that is left out stays, also within the quiet hours.
+         */
+        patch: operations["change_preferences_for_user"];
+        trace?: never;
+    };
+    "/v1/users/{user_id}/preference-links": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Create a link to the user's preference page, for a browser that has no bearer token
+         * @description Create a link to the user's preference page, for a browser that has no bearer token.
+         *
+         *     It works once. A user has at most ten links of each kind: one more ends the oldest.
+         */
+        post: operations["make_preference_link_for_user"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/users/{user_id}/push-tasks/{task_id}/opened": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Record that the user tapped the notification
+         * @description Record that the user tapped the notification. The first time counts.
+         */
+        post: operations["mark_push_opened_for_user"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/fasting-sessions/batch": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Start, move, end or cancel up to 500 fasts, each with a result of its own
+         * @description Start, move, end or cancel up to 500 fasts, each with a result of its own.
+         *
+         *     An item that is refused fails alone, with the problem of the single route. Repeats are harmless.
+         */
+        post: operations["change_fasting_sessions"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/device-tokens/batch": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Register up to 500 device tokens, or sign installations out, each with a result of its own
+         * @description Register up to 500 device tokens, or sign installations out, each with a result of its own.
+         *
+         *     An item that is refused fails alone, with the problem of the single route. Repeats are harmless.
+         */
+        post: operations["change_device_tokens"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sign-outs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Sign an installation out with its ticket
+         * @description Sign an installation out with its ticket. The answer is the same whether or not there was anything to sign out.
+         *
+         *     A ticket ends the registration that it was sent with and no later one, so it may come late, twice, or after another
+         *     user signed in. A registration with this ticket that arrives afterwards is refused. No bearer token is needed;
+         *     requests are limited by address.
+         */
+        post: operations["sign_out_by_ticket"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/conversations/{conversation_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read one of the caller's conversations
+         * @description Read one of the caller's conversations. With scope `service`: any conversation.
+         */
+        get: operations["read_conversation"];
+        /**
+         * Create a conversation (201), or replace the members of an existing one (200)
+         * @description Create a conversation (201), or replace the members of an existing one (200).
+         */
+        put: operations["store_conversation"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/stream": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Follow the caller's log after a cursor, as server-sent events
+         * @description Follow the caller's log after a cursor, as server-sent events.
+         *
+         *     The id of an event `item` is the item's `seq`; its data is the same JSON as an item of `/v1/sync`. A comment is sent
+         *     every few seconds. While the stream is open, the installation is present: it gets a push only for a message that it
+         *     does not acknowledge within a few seconds. Acknowledge with `GET /v1/sync?after=`, or by reconnecting with
+         *     `Last-Event-ID`. An installation has one stream; a new one ends the old one. A stream ends when the bearer token
+         *     expires, after a day, when the client does not read, and whenever the service needs to end it. Reconnect with
+         *     `Last-Event-ID`, and nothing is lost.
+         */
+        get: operations["stream_log"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -530,6 +875,72 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/users/{user_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Erase a person: from the answer on, no push to them starts
+         * @description Erase a person: from the answer on, no push to them starts. All that is held of them is then deleted.
+         *
+         *     Until `GET /v1/erasures/{id}` says `done`, their writes get 409 `being-erased`. A repeat meanwhile gives the same
+         *     erasure. Afterwards they may come back, and start afresh.
+         */
+        delete: operations["erase_data_for_user"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/erasures/{erasure_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Tell whether an erasure is done
+         * @description Tell whether an erasure is done.
+         */
+        get: operations["read_erasure"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/users/{user_id}/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Export all that is held of a person, as lines `{"type": …, "data": {…}}`
+         * @description Export all that is held of a person, as lines `{"type": …, "data": {…}}`.
+         *
+         *     What changes meanwhile is in the lines that follow the change. 409 `being-erased` while the person is being erased.
+         *     An answer that breaks off is not complete: ask again.
+         */
+        get: operations["export_data_for_user"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/support/users/{user_id}/timeline": {
         parameters: {
             query?: never;
@@ -582,51 +993,6 @@ export interface paths {
          * @description List a user's fasting sessions.
          */
         get: operations["list_fasts_of_user"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/support/users/{user_id}/test-push": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Send a test push on the same path as every push
-         * @description Send a test push on the same path as every push. `GET /v1/support/test-pushes/{id}` shows the result.
-         *
-         *     At most 5 a minute to one user. Apple has no dry run: with `validate_only` iPhones are skipped.
-         */
-        post: operations["send_test_push"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/support/test-pushes/{test_push_id}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Show the result of a test push for each phone
-         * @description Show the result of a test push for each phone.
-         *
-         *     With `Accept: text/event-stream` the answer is a stream: an event `test_push` now and at each change, with the same
-         *     JSON as its data, until every push is settled.
-         */
-        get: operations["show_test_push"];
         put?: never;
         post?: never;
         delete?: never;
@@ -767,6 +1133,52 @@ export interface paths {
          * @description Count pushes by the day they were due, by kind, provider and app.
          */
         get: operations["count_pushes"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/support/users/{user_id}/test-push": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send a test push on the same path as every push
+         * @description Send a test push on the same path as every push. `GET /v1/support/test-pushes/{id}` shows the result.
+         *
+         *     At most 5 a minute to one user. Apple has no dry run: with `validate_only` iPhones are skipped. Needs the scope
+         *     `support` or `service`.
+         */
+        post: operations["send_test_push"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/support/test-pushes/{test_push_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Show the result of a test push for each phone
+         * @description Show the result of a test push for each phone.
+         *
+         *     With `Accept: text/event-stream` the answer is a stream: an event `test_push` now and at each change, with the same
+         *     JSON as its data, until every push is settled.
+         */
+        get: operations["show_test_push"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1105,6 +1517,40 @@ export interface components {
          */
         Environment: "production" | "sandbox";
         /**
+         * ErasureOut
+         * @description The erasure of a person, who is not named.
+         */
+        ErasureOut: {
+            /**
+             * Id
+             * Format: uuid
+             * @description Its id.
+             */
+            id: string;
+            /** @description Whether anything of the person may be left. */
+            state: components["schemas"]["ErasureState"];
+            /**
+             * Requested At
+             * Format: date-time
+             * @description When the erasure was asked for: since then no push to the person has started.
+             */
+            requested_at: string;
+            /**
+             * Done At
+             * @description When nothing was left; null while it runs.
+             */
+            done_at: string | null;
+        };
+        /**
+         * ErasureState
+         * @description Whether anything of the person may be left.
+         *
+         *     - `running`: Something of the person may be left. Their writes are refused.
+         *     - `done`: Nothing is left. The person may come back.
+         * @enum {string}
+         */
+        ErasureState: "running" | "done";
+        /**
          * Event
          * @description What happened.
          *
@@ -1270,6 +1716,45 @@ export interface components {
          */
         EventType: "push.accepted" | "push.dead" | "push.withdrawn" | "push.expired" | "push.rejected" | "push.unregistered" | "push.opened" | "push.synced" | "reminder.skipped" | "reminder.withheld" | "device_token.registered" | "device_token.invalidated" | "device_token.transferred" | "device_token.signed_out" | "webhook.disabled";
         /**
+         * FieldError
+         * @description What is wrong with one field.
+         */
+        FieldError: {
+            /**
+             * Field
+             * @description Path of the field in the body, or the name of the parameter.
+             */
+            field: string;
+            /**
+             * Detail
+             * @description What went wrong, as a sentence.
+             */
+            detail: string;
+        };
+        /**
+         * FinishItem
+         * @description The end of a user's fast (`end`: completed, or broken when early), or its cancellation.
+         */
+        FinishItem: {
+            /**
+             * User Id
+             * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
+             */
+            user_id: string;
+            /**
+             * Session Id
+             * Format: uuid
+             * @description Id of the fasting session. The caller chooses it, so that a repeat is harmless.
+             */
+            session_id: string;
+            /**
+             * Op
+             * @description What to do with it.
+             * @enum {string}
+             */
+            op: "end" | "cancel";
+        };
+        /**
          * ItemOut
          * @description One item of the caller's log.
          */
@@ -1301,7 +1786,7 @@ export interface components {
             created_at: string;
             /**
              * Url
-             * @description Deep link.
+             * @description Deep link, by the link template of the app that asks.
              */
             url: string;
             /**
@@ -1311,12 +1796,12 @@ export interface components {
             number: number | null;
             /**
              * Sender Id
-             * @description The user who posted the message; null for a reminder.
+             * @description The user who posted the message; null for a reminder, and when that user was erased.
              */
             sender_id: string | null;
             /**
              * Body
-             * @description The text of the message; null for a reminder.
+             * @description The text of the message; null for a reminder, and when its sender was erased.
              */
             body: string | null;
             /**
@@ -1423,20 +1908,53 @@ export interface components {
             number: number;
             /**
              * Sender Id
-             * @description The user who posted the message.
+             * @description The user who posted the message; null when that user was erased.
              */
-            sender_id: string;
+            sender_id: string | null;
             /**
              * Body
-             * @description The text of the message.
+             * @description The text of the message; null when its sender was erased.
              */
-            body: string;
+            body: string | null;
             /**
              * Created At
              * Format: date-time
              * @description When it was accepted.
              */
             created_at: string;
+        };
+        /**
+         * MoveItem
+         * @description A change of a user's fast: the goal, the reminders, or both.
+         */
+        MoveItem: {
+            /**
+             * Ends At
+             * @description The goal: when the fast is to end. At most 21 days after its start.
+             */
+            ends_at?: string | null;
+            /**
+             * Reminder Minutes
+             * @description Minutes before the end at which the user is reminded; 0 is the end itself.
+             */
+            reminder_minutes?: number[] | null;
+            /**
+             * User Id
+             * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
+             */
+            user_id: string;
+            /**
+             * Session Id
+             * Format: uuid
+             * @description Id of the fasting session. The caller chooses it, so that a repeat is harmless.
+             */
+            session_id: string;
+            /**
+             * Op
+             * @description What to do with it.
+             * @constant
+             */
+            op: "move";
         };
         /**
          * Permission
@@ -1566,6 +2084,57 @@ export interface components {
          */
         Preview: "full" | "generic";
         /**
+         * Problem
+         * @description An error (RFC 9457).
+         */
+        Problem: {
+            /**
+             * Type
+             * @description Stable: urn:fastbell:problem:…
+             * @example urn:fastbell:problem:invalid-request
+             */
+            type: string;
+            /**
+             * Title
+             * @description The status in words.
+             */
+            title: string;
+            /**
+             * Status
+             * @description The HTTP status.
+             */
+            status: number;
+            /**
+             * Detail
+             * @description What went wrong, as a sentence.
+             */
+            detail: string;
+            /**
+             * Field
+             * @description The first field that is wrong, if one is.
+             * @default null
+             */
+            field: string | null;
+            /**
+             * Reason
+             * @description Stable. Set where one type has several reasons.
+             * @default null
+             */
+            reason: string | null;
+            /**
+             * Errors
+             * @description What is wrong with each field, at most 20.
+             * @default null
+             */
+            errors: components["schemas"]["FieldError"][] | null;
+            /**
+             * Next Cursor
+             * @description Where to continue when a cursor is too old.
+             * @default null
+             */
+            next_cursor: number | null;
+        };
+        /**
          * Provider
          * @description A push provider.
          *
@@ -1679,6 +2248,75 @@ export interface components {
             cause?: string | null;
         };
         /**
+         * RedeliveryIn
+         * @description Which dead deliveries to send again.
+         */
+        RedeliveryIn: {
+            /**
+             * Delivery Ids
+             * @description Null: all.
+             */
+            delivery_ids?: string[] | null;
+        };
+        /**
+         * RedriveIn
+         * @description Which dead push tasks to redrive.
+         */
+        RedriveIn: {
+            /** @description The push provider: Apple's APNs or Google's FCM. */
+            provider?: components["schemas"]["Provider"] | null;
+            /**
+             * App Id
+             * @description Bundle id or package name of the app. null: the default app.
+             */
+            app_id?: string | null;
+            /** @description The token space of the device token. FCM has only `production`. */
+            environment?: components["schemas"]["Environment"] | null;
+            /** @description The kind of the push. */
+            kind?: components["schemas"]["Kind"] | null;
+            /**
+             * Reason
+             * @description `last_reason`, an exact match.
+             */
+            reason?: string | null;
+            /**
+             * User Id
+             * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
+             */
+            user_id?: string | null;
+            /**
+             * Conversation Id
+             * @description Id of the conversation; of a reminder: the id of its fasting session.
+             */
+            conversation_id?: string | null;
+            /**
+             * Message Id
+             * @description Id of the message. The sender chooses it, so that a repeat is harmless.
+             */
+            message_id?: string | null;
+            /**
+             * Due From
+             * @description Only pushes due at this instant or later.
+             */
+            due_from?: string | null;
+            /**
+             * Due To
+             * @description Exclusive.
+             */
+            due_to?: string | null;
+            /**
+             * Limit
+             * @description At most this many are redriven.
+             */
+            limit: number;
+            /**
+             * Dry Run
+             * @description Only show what would happen.
+             * @default false
+             */
+            dry_run: boolean;
+        };
+        /**
          * RedriveOut
          * @description The number of deliveries that are sent again.
          */
@@ -1737,6 +2375,91 @@ export interface components {
              * @description How many of the pushes are of that user.
              */
             largest_pushes: number;
+        };
+        /**
+         * RegisterItem
+         * @description A device token to register for a user.
+         */
+        RegisterItem: {
+            /** @description The push provider: Apple's APNs or Google's FCM. */
+            provider: components["schemas"]["Provider"];
+            /**
+             * Token
+             * @description The last 6 characters of the device token; nothing of a very short one.
+             */
+            token: string;
+            /**
+             * @description The token space of the device token. FCM has only `production`.
+             * @default production
+             */
+            environment: components["schemas"]["Environment"];
+            /**
+             * App Id
+             * @description Bundle id or package name of the app. null: the default app.
+             */
+            app_id?: string | null;
+            /**
+             * Locale
+             * @description Locale of the app. A value that is not a locale is stored as null.
+             * @example de-AT
+             */
+            locale?: string | null;
+            /**
+             * Time Zone
+             * @description An IANA name, or an offset of whole hours such as GMT+02:00. Anything else is stored as null.
+             * @example Europe/Berlin
+             */
+            time_zone?: string | null;
+            /**
+             * App Version
+             * @description Shown to support. Unprintable characters are left out.
+             */
+            app_version?: string | null;
+            /**
+             * Os Version
+             * @description Version of the phone's system, shown to support. Unprintable characters are left out.
+             */
+            os_version?: string | null;
+            /** @description Whether the system lets the app show notifications. Shown to support; never stops a push. */
+            permission?: components["schemas"]["Permission"] | null;
+            /**
+             * Sign Out Digest
+             * @description SHA-256 (hexadecimal) of the UTF-8 bytes of the ticket that can end this registration without a bearer token (`POST /v1/sign-outs`).
+             */
+            sign_out_digest?: string | null;
+            /**
+             * Sequence
+             * @description A number that grows with each registration that the app sends with the same `sign_out_digest`. One that arrives after a higher one changes nothing.
+             */
+            sequence?: number | null;
+            /**
+             * Former Ticket
+             * @description Ticket of the user who was signed in here before, if their sign-out was not sent yet.
+             */
+            former_ticket?: string | null;
+            /**
+             * Public Key
+             * @description X25519, 32 bytes in base64, for apps whose texts are encrypted (docs/encryption.md).
+             */
+            public_key?: string | null;
+            /**
+             * User Id
+             * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
+             */
+            user_id: string;
+            /**
+             * Installation Id
+             * Format: uuid
+             * @description One app on one phone. The app makes this UUID once, at its first start, and keeps it.
+             */
+            installation_id: string;
+            /**
+             * Op
+             * @description What to do with it.
+             * @default register
+             * @constant
+             */
+            op: "register";
         };
         /**
          * RegistrationIn
@@ -1842,6 +2565,17 @@ export interface components {
          */
         ReminderState: "scheduled" | "skipped" | "due" | "sent" | "withdrawn" | "dead" | "rejected" | "expired" | "unregistered" | "past";
         /**
+         * SessionBatch
+         * @description Up to 500 items. Those of one fasting session are done in their order.
+         */
+        SessionBatch: {
+            /**
+             * Items
+             * @description What to do, each for one user's fast.
+             */
+            items: (components["schemas"]["StartItem"] | components["schemas"]["MoveItem"] | components["schemas"]["FinishItem"])[];
+        };
+        /**
          * SessionList
          * @description A page of sessions, the latest started first.
          */
@@ -1893,10 +2627,49 @@ export interface components {
              */
             reminders: components["schemas"]["ReminderOut"][];
             /**
+             * Labels
+             * @description As given at the start.
+             * @example {
+             *       "name": "Assam"
+             *     }
+             */
+            labels: {
+                [key: string]: string;
+            };
+            /**
              * Rev
              * @description Increases with each change.
              */
             rev: number;
+        };
+        /**
+         * SessionResult
+         * @description What came of one item.
+         */
+        SessionResult: {
+            /**
+             * Session Id
+             * @description As it was sent, as text; empty if there was none.
+             */
+            session_id: string;
+            /**
+             * Status
+             * @description The status that the single route would answer with.
+             */
+            status: number;
+            /** @description Why the item was refused. */
+            problem?: components["schemas"]["Problem"] | null;
+        };
+        /**
+         * SessionResults
+         * @description A result for each item, in the same order.
+         */
+        SessionResults: {
+            /**
+             * Items
+             * @description In the order of the items.
+             */
+            items: components["schemas"]["SessionResult"][];
         };
         /**
          * SessionStatus
@@ -2538,7 +3311,7 @@ export interface components {
             event: string;
             /**
              * Reason
-             * @description Of `invalidated`: the provider's reason. Of `signed_out`: `too_many_installations`, or null. Of `permission_told`: the permission.
+             * @description Of `invalidated`: the provider's reason. Of `signed_out`: `too_many_installations`, `being_erased`, or null. Of `permission_told`: the permission.
              */
             reason: string | null;
         };
@@ -2558,6 +3331,29 @@ export interface components {
              * @description The text whose SHA-256 was sent as `sign_out_digest`.
              */
             ticket: string;
+        };
+        /**
+         * SignOutItem
+         * @description An installation to sign out for a user.
+         */
+        SignOutItem: {
+            /**
+             * User Id
+             * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
+             */
+            user_id: string;
+            /**
+             * Installation Id
+             * Format: uuid
+             * @description One app on one phone. The app makes this UUID once, at its first start, and keeps it.
+             */
+            installation_id: string;
+            /**
+             * Op
+             * @description What to do with it.
+             * @constant
+             */
+            op: "sign_out";
         };
         /**
          * StartIn
@@ -2580,6 +3376,59 @@ export interface components {
              * @description Minutes before the end at which the user is reminded; 0 is the end itself.
              */
             reminder_minutes?: number[] | null;
+            /**
+             * Labels
+             * @description Up to ten short texts about this fast, for texts of the presentation file (docs/presentation.md).
+             */
+            labels?: {
+                [key: string]: string;
+            } | null;
+        };
+        /**
+         * StartItem
+         * @description A fast to start for a user.
+         */
+        StartItem: {
+            /**
+             * Ends At
+             * Format: date-time
+             * @description The goal: when the fast is to end. At most 21 days after its start.
+             */
+            ends_at: string;
+            /**
+             * Started At
+             * @description When the fast starts. Default: now. At most 24 hours ahead.
+             */
+            started_at?: string | null;
+            /**
+             * Reminder Minutes
+             * @description Minutes before the end at which the user is reminded; 0 is the end itself.
+             */
+            reminder_minutes?: number[] | null;
+            /**
+             * Labels
+             * @description Up to ten short texts about this fast, for texts of the presentation file (docs/presentation.md).
+             */
+            labels?: {
+                [key: string]: string;
+            } | null;
+            /**
+             * User Id
+             * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
+             */
+            user_id: string;
+            /**
+             * Session Id
+             * Format: uuid
+             * @description Id of the fasting session. The caller chooses it, so that a repeat is harmless.
+             */
+            session_id: string;
+            /**
+             * Op
+             * @description What to do with it.
+             * @constant
+             */
+            op: "start";
         };
         /**
          * SyncOut
@@ -2868,6 +3717,46 @@ export interface components {
             };
         };
         /**
+         * TokenBatch
+         * @description Up to 500 items. Those of one installation are done in their order.
+         */
+        TokenBatch: {
+            /**
+             * Items
+             * @description What to do, each for one user's installation.
+             */
+            items: (components["schemas"]["RegisterItem"] | components["schemas"]["SignOutItem"])[];
+        };
+        /**
+         * TokenResult
+         * @description What came of one item.
+         */
+        TokenResult: {
+            /**
+             * Installation Id
+             * @description As it was sent, as text; empty if there was none.
+             */
+            installation_id: string;
+            /**
+             * Status
+             * @description The status that the single route would answer with.
+             */
+            status: number;
+            /** @description Why the item was refused. */
+            problem?: components["schemas"]["Problem"] | null;
+        };
+        /**
+         * TokenResults
+         * @description A result for each item, in the same order.
+         */
+        TokenResults: {
+            /**
+             * Items
+             * @description In the order of the items.
+             */
+            items: components["schemas"]["TokenResult"][];
+        };
+        /**
          * Unaccepted
          * @description Attempts that were not accepted; no outcome: still under way.
          */
@@ -3110,142 +3999,6 @@ export interface components {
              */
             actions: components["schemas"]["ShownAction"][];
         };
-        /**
-         * RedriveIn
-         * @description Which dead push tasks to redrive.
-         */
-        api__support__push_tasks__RedriveIn: {
-            /** @description The push provider: Apple's APNs or Google's FCM. */
-            provider?: components["schemas"]["Provider"] | null;
-            /**
-             * App Id
-             * @description Bundle id or package name of the app. null: the default app.
-             */
-            app_id?: string | null;
-            /** @description The token space of the device token. FCM has only `production`. */
-            environment?: components["schemas"]["Environment"] | null;
-            /** @description The kind of the push. */
-            kind?: components["schemas"]["Kind"] | null;
-            /**
-             * Reason
-             * @description `last_reason`, an exact match.
-             */
-            reason?: string | null;
-            /**
-             * User Id
-             * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
-             */
-            user_id?: string | null;
-            /**
-             * Conversation Id
-             * @description Id of the conversation; of a reminder: the id of its fasting session.
-             */
-            conversation_id?: string | null;
-            /**
-             * Message Id
-             * @description Id of the message. The sender chooses it, so that a repeat is harmless.
-             */
-            message_id?: string | null;
-            /**
-             * Due From
-             * @description Only pushes due at this instant or later.
-             */
-            due_from?: string | null;
-            /**
-             * Due To
-             * @description Exclusive.
-             */
-            due_to?: string | null;
-            /**
-             * Limit
-             * @description At most this many are redriven.
-             */
-            limit: number;
-            /**
-             * Dry Run
-             * @description Only show what would happen.
-             * @default false
-             */
-            dry_run: boolean;
-        };
-        /**
-         * RedriveIn
-         * @description Which dead deliveries to send again.
-         */
-        api__webhooks__RedriveIn: {
-            /**
-             * Delivery Ids
-             * @description Null: all.
-             */
-            delivery_ids?: string[] | null;
-        };
-        /**
-         * FieldError
-         * @description What is wrong with one field.
-         */
-        FieldError: {
-            /**
-             * Field
-             * @description Path of the field in the body, or the name of the parameter.
-             */
-            field: string;
-            /**
-             * Detail
-             * @description What went wrong, as a sentence.
-             */
-            detail: string;
-        };
-        /**
-         * Problem
-         * @description An error (RFC 9457).
-         */
-        Problem: {
-            /**
-             * Type
-             * @description Stable: urn:fastbell:problem:…
-             * @example urn:fastbell:problem:invalid-request
-             */
-            type: string;
-            /**
-             * Title
-             * @description The status in words.
-             */
-            title: string;
-            /**
-             * Status
-             * @description The HTTP status.
-             */
-            status: number;
-            /**
-             * Detail
-             * @description What went wrong, as a sentence.
-             */
-            detail: string;
-            /**
-             * Field
-             * @description The first field that is wrong, if one is.
-             * @default null
-             */
-            field: string | null;
-            /**
-             * Reason
-             * @description Stable. Set where one type has several reasons.
-             * @default null
-             */
-            reason: string | null;
-            /**
-             * Errors
-             * @description What is wrong with each field, at most 20.
-             * @default null
-             */
-            errors: components["schemas"]["FieldError"][] | null;
-            /**
-             * Next Cursor
-             * @description Where to continue when a cursor is too old.
-             * @default null
-             */
-            next_cursor: number | null;
-        };
     };
     responses: never;
     parameters: never;
@@ -3297,10 +4050,25 @@ export interface operations {
                 };
             };
             /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
              * @description Conflict.
              *
              *     - `installation-taken`: Another user is signed in on this installation. Send their ticket as `former_ticket`, or register under a new installation id.
              *     - `ticket-spent`: The ticket of this registration has already signed it out. Register with a new ticket.
+             *     - `registration-outdated`: A registration with a higher `sequence` came first. It stays. If this one is the newest, register with a new ticket.
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
              */
             409: {
                 headers: {
@@ -3405,6 +4173,19 @@ export interface operations {
                 };
             };
             /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
              * @description Body too large.
              *
              *     - `body-too-large`: The body is larger than the API reads.
@@ -3500,6 +4281,19 @@ export interface operations {
                 };
             };
             /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
              * @description Body too large.
              *
              *     - `body-too-large`: The body is larger than the API reads.
@@ -3558,84 +4352,6 @@ export interface operations {
             };
         };
     };
-    sign_out_by_ticket: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["SignOutIn"];
-            };
-        };
-        responses: {
-            /** @description Done. There is no body. */
-            204: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /**
-             * @description Body too large.
-             *
-             *     - `body-too-large`: The body is larger than the API reads.
-             */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Invalid request.
-             *
-             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
-             */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Too many requests.
-             *
-             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
-             */
-            429: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Temporarily unavailable.
-             *
-             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
-             */
-            503: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
     read_fasting_session: {
         parameters: {
             query?: never;
@@ -3666,6 +4382,19 @@ export interface operations {
              *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
              */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3796,6 +4525,19 @@ export interface operations {
                 };
             };
             /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
              * @description Not found.
              *
              *     - `not-found`: There is no such thing, or it belongs to another user.
@@ -3813,6 +4555,7 @@ export interface operations {
              *
              *     - `session-exists`: The id belongs to a fasting session with other content. To change that one, use PATCH.
              *     - `too-many-active-fasts`: The user has as many active fasts as are allowed. End or cancel one of them first.
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
              */
             409: {
                 headers: {
@@ -3923,6 +4666,19 @@ export interface operations {
                 };
             };
             /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
              * @description Not found.
              *
              *     - `not-found`: There is no such thing, or it belongs to another user.
@@ -3940,6 +4696,7 @@ export interface operations {
              *
              *     - `session-finished`: The fasting session has ended or was cancelled. Start a new one.
              *     - `too-many-active-fasts`: The user has as many active fasts as are allowed. End or cancel one of them first.
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
              */
             409: {
                 headers: {
@@ -4045,6 +4802,19 @@ export interface operations {
                 };
             };
             /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
              * @description Body too large.
              *
              *     - `body-too-large`: The body is larger than the API reads.
@@ -4141,6 +4911,19 @@ export interface operations {
                 };
             };
             /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
              * @description Not found.
              *
              *     - `not-found`: There is no such thing, or it belongs to another user.
@@ -4157,6 +4940,7 @@ export interface operations {
              * @description Conflict.
              *
              *     - `session-finished`: The fasting session has ended or was cancelled. Start a new one.
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
              */
             409: {
                 headers: {
@@ -4263,6 +5047,19 @@ export interface operations {
                 };
             };
             /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
              * @description Not found.
              *
              *     - `not-found`: There is no such thing, or it belongs to another user.
@@ -4279,6 +5076,7 @@ export interface operations {
              * @description Conflict.
              *
              *     - `session-finished`: The fasting session has ended or was cancelled. Start a new one.
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
              */
             409: {
                 headers: {
@@ -4319,6 +5117,3856 @@ export interface operations {
              *
              *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
              *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_conversations: {
+        parameters: {
+            query?: {
+                /** @description `next_cursor` of the previous page. */
+                cursor?: string | null;
+                /** @description How many items at most. */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ConversationList"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    post_message: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Id of the conversation; of a reminder: the id of its fasting session.
+                 * @example 5faa4b89-4044-4fa1-b288-6e0e818887ba
+                 */
+                conversation_id: string;
+                /**
+                 * @description Id of the message. The sender chooses it, so that a repeat is harmless.
+                 * @example 1afeb03d-2e5e-444a-977f-16251efbd2f8
+                 */
+                message_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["MessageIn"];
+            };
+        };
+        responses: {
+            /** @description Accepted before: this is a repeat. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MessageOut"];
+                };
+            };
+            /** @description Accepted. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MessageOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `message-exists`: The id belongs to a message with other content or of another user.
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-messages`: The user has posted too many messages in this conversation. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_messages: {
+        parameters: {
+            query?: {
+                /** @description `next_cursor` of the previous page. */
+                cursor?: number | null;
+                /** @description How many items at most. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description Id of the conversation; of a reminder: the id of its fasting session.
+                 * @example 5faa4b89-4044-4fa1-b288-6e0e818887ba
+                 */
+                conversation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MessageList"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    sync_log: {
+        parameters: {
+            query: {
+                /**
+                 * @description One app on one phone. The app makes this UUID once, at its first start, and keeps it.
+                 * @example 7063b282-6d19-4db2-9465-dad38762f4f8
+                 */
+                installation_id: string;
+                /** @description 0: from the start. Acknowledges the items up to it. */
+                after?: number;
+                /** @description How many items at most. */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SyncOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `installation-inactive`: The installation is signed out. Register its token first.
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Gone.
+             *
+             *     - `cursor-too-old`: The log no longer holds the items after this cursor. Read the conversations and fasting sessions again, then continue from `next_cursor`.
+             */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    read_preferences: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PreferencesOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    replace_preferences: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The `rev` that was read, in quotes: `"7"`. If it is not the newest: 412 `preferences-changed`, unless everything in the request is stored already. So a repeat gets the same answer as the first request. */
+                "If-Match"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PreferencesBody"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PreferencesOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Changed meanwhile.
+             *
+             *     - `preferences-changed`: `If-Match` is not the newest revision. Read the preferences again, then repeat the change.
+             */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    change_preferences: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The `rev` that was read, in quotes: `"7"`. If it is not the newest: 412 `preferences-changed`, unless everything in the request is stored already. So a repeat gets the same answer as the first request. */
+                "If-Match"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PreferencesPatch"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PreferencesOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Changed meanwhile.
+             *
+             *     - `preferences-changed`: `If-Match` is not the newest revision. Read the preferences again, then repeat the change.
+             */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    make_preference_link: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["LinkIn"] | null;
+            };
+        };
+        responses: {
+            /** @description Accepted. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LinkOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    mark_push_opened: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of the push task; the phone gets it in the push's data. */
+                task_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. There is no body. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    register_device_token_for_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description One app on one phone. The app makes this UUID once, at its first start, and keeps it.
+                 * @example 7063b282-6d19-4db2-9465-dad38762f4f8
+                 */
+                installation_id: string;
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RegistrationIn"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ShownToken"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `installation-taken`: Another user is signed in on this installation. Send their ticket as `former_ticket`, or register under a new installation id.
+             *     - `ticket-spent`: The ticket of this registration has already signed it out. Register with a new ticket.
+             *     - `registration-outdated`: A registration with a higher `sequence` came first. It stays. If this one is the newest, register with a new ticket.
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    sign_out_installation_for_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description One app on one phone. The app makes this UUID once, at its first start, and keeps it.
+                 * @example 7063b282-6d19-4db2-9465-dad38762f4f8
+                 */
+                installation_id: string;
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. There is no body. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_device_tokens_for_user: {
+        parameters: {
+            query?: {
+                /** @description `next_cursor` of the previous page. */
+                cursor?: string | null;
+                /** @description How many items at most. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeviceTokenList"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    read_fasting_session_for_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Id of the fasting session. The caller chooses it, so that a repeat is harmless.
+                 * @example 9795073e-561b-40cc-ac13-f21fe4d07633
+                 */
+                session_id: string;
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    start_fasting_session_for_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Id of the fasting session. The caller chooses it, so that a repeat is harmless.
+                 * @example 9795073e-561b-40cc-ac13-f21fe4d07633
+                 */
+                session_id: string;
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["StartIn"];
+            };
+        };
+        responses: {
+            /** @description Accepted before: this is a repeat. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionOut"];
+                };
+            };
+            /** @description Accepted. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `session-exists`: The id belongs to a fasting session with other content. To change that one, use PATCH.
+             *     - `too-many-active-fasts`: The user has as many active fasts as are allowed. End or cancel one of them first.
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    change_fasting_session_for_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Id of the fasting session. The caller chooses it, so that a repeat is harmless.
+                 * @example 9795073e-561b-40cc-ac13-f21fe4d07633
+                 */
+                session_id: string;
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ChangeIn"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `session-finished`: The fasting session has ended or was cancelled. Start a new one.
+             *     - `too-many-active-fasts`: The user has as many active fasts as are allowed. End or cancel one of them first.
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_fasting_sessions_for_user: {
+        parameters: {
+            query?: {
+                /** @description `next_cursor` of the previous page. */
+                cursor?: string | null;
+                /** @description How many items at most. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionList"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    end_fasting_session_for_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Id of the fasting session. The caller chooses it, so that a repeat is harmless.
+                 * @example 9795073e-561b-40cc-ac13-f21fe4d07633
+                 */
+                session_id: string;
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `session-finished`: The fasting session has ended or was cancelled. Start a new one.
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    cancel_fasting_session_for_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Id of the fasting session. The caller chooses it, so that a repeat is harmless.
+                 * @example 9795073e-561b-40cc-ac13-f21fe4d07633
+                 */
+                session_id: string;
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `session-finished`: The fasting session has ended or was cancelled. Start a new one.
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_conversations_for_user: {
+        parameters: {
+            query?: {
+                /** @description `next_cursor` of the previous page. */
+                cursor?: string | null;
+                /** @description How many items at most. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ConversationList"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    post_message_for_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+                /**
+                 * @description Id of the conversation; of a reminder: the id of its fasting session.
+                 * @example 5faa4b89-4044-4fa1-b288-6e0e818887ba
+                 */
+                conversation_id: string;
+                /**
+                 * @description Id of the message. The sender chooses it, so that a repeat is harmless.
+                 * @example 1afeb03d-2e5e-444a-977f-16251efbd2f8
+                 */
+                message_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["MessageIn"];
+            };
+        };
+        responses: {
+            /** @description Accepted before: this is a repeat. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MessageOut"];
+                };
+            };
+            /** @description Accepted. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MessageOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `message-exists`: The id belongs to a message with other content or of another user.
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-messages`: The user has posted too many messages in this conversation. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_messages_for_user: {
+        parameters: {
+            query?: {
+                /** @description `next_cursor` of the previous page. */
+                cursor?: number | null;
+                /** @description How many items at most. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description Id of the conversation; of a reminder: the id of its fasting session.
+                 * @example 5faa4b89-4044-4fa1-b288-6e0e818887ba
+                 */
+                conversation_id: string;
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MessageList"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    sync_log_for_user: {
+        parameters: {
+            query: {
+                /**
+                 * @description One app on one phone. The app makes this UUID once, at its first start, and keeps it.
+                 * @example 7063b282-6d19-4db2-9465-dad38762f4f8
+                 */
+                installation_id: string;
+                /** @description 0: from the start. Acknowledges the items up to it. */
+                after?: number;
+                /** @description How many items at most. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SyncOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `installation-inactive`: The installation is signed out. Register its token first.
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Gone.
+             *
+             *     - `cursor-too-old`: The log no longer holds the items after this cursor. Read the conversations and fasting sessions again, then continue from `next_cursor`.
+             */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    read_preferences_for_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PreferencesOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    replace_preferences_for_user: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The `rev` that was read, in quotes: `"7"`. If it is not the newest: 412 `preferences-changed`, unless everything in the request is stored already. So a repeat gets the same answer as the first request. */
+                "If-Match"?: string | null;
+            };
+            path: {
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PreferencesBody"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PreferencesOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Changed meanwhile.
+             *
+             *     - `preferences-changed`: `If-Match` is not the newest revision. Read the preferences again, then repeat the change.
+             */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    change_preferences_for_user: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The `rev` that was read, in quotes: `"7"`. If it is not the newest: 412 `preferences-changed`, unless everything in the request is stored already. So a repeat gets the same answer as the first request. */
+                "If-Match"?: string | null;
+            };
+            path: {
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PreferencesPatch"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PreferencesOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Changed meanwhile.
+             *
+             *     - `preferences-changed`: `If-Match` is not the newest revision. Read the preferences again, then repeat the change.
+             */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    make_preference_link_for_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["LinkIn"] | null;
+            };
+        };
+        responses: {
+            /** @description Accepted. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LinkOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    mark_push_opened_for_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of the push task; the phone gets it in the push's data. */
+                task_id: string;
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. There is no body. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    change_fasting_sessions: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SessionBatch"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionResults"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    change_device_tokens: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TokenBatch"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TokenResults"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    sign_out_by_ticket: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SignOutIn"];
+            };
+        };
+        responses: {
+            /** @description Done. There is no body. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
              */
             429: {
                 headers: {
@@ -4520,487 +9168,11 @@ export interface operations {
                 };
             };
             /**
-             * @description Body too large.
-             *
-             *     - `body-too-large`: The body is larger than the API reads.
-             */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Invalid request.
-             *
-             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
-             */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Too many requests.
-             *
-             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
-             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
-             */
-            429: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Temporarily unavailable.
-             *
-             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
-             */
-            503: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    list_conversations: {
-        parameters: {
-            query?: {
-                /** @description `next_cursor` of the previous page. */
-                cursor?: string | null;
-                /** @description How many items at most. */
-                limit?: number;
-            };
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Done. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ConversationList"];
-                };
-            };
-            /**
-             * @description Not signed in.
-             *
-             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
-             */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Body too large.
-             *
-             *     - `body-too-large`: The body is larger than the API reads.
-             */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Invalid request.
-             *
-             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
-             */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Too many requests.
-             *
-             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
-             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
-             */
-            429: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Temporarily unavailable.
-             *
-             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
-             */
-            503: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    post_message: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /**
-                 * @description Id of the conversation; of a reminder: the id of its fasting session.
-                 * @example 5faa4b89-4044-4fa1-b288-6e0e818887ba
-                 */
-                conversation_id: string;
-                /**
-                 * @description Id of the message. The sender chooses it, so that a repeat is harmless.
-                 * @example 1afeb03d-2e5e-444a-977f-16251efbd2f8
-                 */
-                message_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["MessageIn"];
-            };
-        };
-        responses: {
-            /** @description Accepted before: this is a repeat. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["MessageOut"];
-                };
-            };
-            /** @description Accepted. */
-            201: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["MessageOut"];
-                };
-            };
-            /**
-             * @description Not signed in.
-             *
-             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
-             */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Not found.
-             *
-             *     - `not-found`: There is no such thing, or it belongs to another user.
-             */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
              * @description Conflict.
              *
-             *     - `message-exists`: The id belongs to a message with other content or of another user.
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
              */
             409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Body too large.
-             *
-             *     - `body-too-large`: The body is larger than the API reads.
-             */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Invalid request.
-             *
-             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
-             */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Too many requests.
-             *
-             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
-             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
-             *     - `too-many-messages`: The user has posted too many messages in this conversation. Repeat after the seconds in `Retry-After`.
-             */
-            429: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Temporarily unavailable.
-             *
-             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
-             */
-            503: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    list_messages: {
-        parameters: {
-            query?: {
-                /** @description `next_cursor` of the previous page. */
-                cursor?: number | null;
-                /** @description How many items at most. */
-                limit?: number;
-            };
-            header?: never;
-            path: {
-                /**
-                 * @description Id of the conversation; of a reminder: the id of its fasting session.
-                 * @example 5faa4b89-4044-4fa1-b288-6e0e818887ba
-                 */
-                conversation_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Done. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["MessageList"];
-                };
-            };
-            /**
-             * @description Not signed in.
-             *
-             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
-             */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Not found.
-             *
-             *     - `not-found`: There is no such thing, or it belongs to another user.
-             */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Body too large.
-             *
-             *     - `body-too-large`: The body is larger than the API reads.
-             */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Invalid request.
-             *
-             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
-             */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Too many requests.
-             *
-             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
-             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
-             */
-            429: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Temporarily unavailable.
-             *
-             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
-             */
-            503: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    sync_log: {
-        parameters: {
-            query: {
-                /**
-                 * @description One app on one phone. The app makes this UUID once, at its first start, and keeps it.
-                 * @example 7063b282-6d19-4db2-9465-dad38762f4f8
-                 */
-                installation_id: string;
-                /** @description 0: from the start. Acknowledges the items up to it. */
-                after?: number;
-                /** @description How many items at most. */
-                limit?: number;
-            };
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Done. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["SyncOut"];
-                };
-            };
-            /**
-             * @description Not signed in.
-             *
-             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
-             */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Not found.
-             *
-             *     - `not-found`: There is no such thing, or it belongs to another user.
-             */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Conflict.
-             *
-             *     - `installation-inactive`: The installation is signed out. Register its token first.
-             */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Gone.
-             *
-             *     - `cursor-too-old`: The log no longer holds the items after this cursor. Read the conversations and fasting sessions again, then continue from `next_cursor`.
-             */
-            410: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5110,6 +9282,19 @@ export interface operations {
                 };
             };
             /**
+             * @description Not allowed.
+             *
+             *     - `act-for-a-user`: The bearer token has the scope `service`, and this route is a user's own. Use the one below `/v1/users/{user_id}/` that the answer names.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
              * @description Not found.
              *
              *     - `not-found`: There is no such thing, or it belongs to another user.
@@ -5126,6 +9311,7 @@ export interface operations {
              * @description Conflict.
              *
              *     - `installation-inactive`: The installation is signed out. Register its token first.
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
              */
             409: {
                 headers: {
@@ -5141,501 +9327,6 @@ export interface operations {
              *     - `cursor-too-old`: The log no longer holds the items after this cursor. Read the conversations and fasting sessions again, then continue from `next_cursor`.
              */
             410: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Body too large.
-             *
-             *     - `body-too-large`: The body is larger than the API reads.
-             */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Invalid request.
-             *
-             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
-             */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Too many requests.
-             *
-             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
-             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
-             */
-            429: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Temporarily unavailable.
-             *
-             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
-             */
-            503: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    read_preferences: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Done. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["PreferencesOut"];
-                };
-            };
-            /**
-             * @description Not signed in.
-             *
-             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
-             */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Body too large.
-             *
-             *     - `body-too-large`: The body is larger than the API reads.
-             */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Too many requests.
-             *
-             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
-             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
-             */
-            429: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Temporarily unavailable.
-             *
-             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
-             */
-            503: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    replace_preferences: {
-        parameters: {
-            query?: never;
-            header?: {
-                /** @description The `rev` that was read, in quotes: `"7"`. If it is not the newest: 412 `preferences-changed`, unless everything in the request is stored already. So a repeat gets the same answer as the first request. */
-                "If-Match"?: string | null;
-            };
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["PreferencesBody"];
-            };
-        };
-        responses: {
-            /** @description Done. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["PreferencesOut"];
-                };
-            };
-            /**
-             * @description Not signed in.
-             *
-             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
-             */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Changed meanwhile.
-             *
-             *     - `preferences-changed`: `If-Match` is not the newest revision. Read the preferences again, then repeat the change.
-             */
-            412: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Body too large.
-             *
-             *     - `body-too-large`: The body is larger than the API reads.
-             */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Invalid request.
-             *
-             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
-             */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Too many requests.
-             *
-             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
-             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
-             */
-            429: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Temporarily unavailable.
-             *
-             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
-             */
-            503: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    change_preferences: {
-        parameters: {
-            query?: never;
-            header?: {
-                /** @description The `rev` that was read, in quotes: `"7"`. If it is not the newest: 412 `preferences-changed`, unless everything in the request is stored already. So a repeat gets the same answer as the first request. */
-                "If-Match"?: string | null;
-            };
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["PreferencesPatch"];
-            };
-        };
-        responses: {
-            /** @description Done. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["PreferencesOut"];
-                };
-            };
-            /**
-             * @description Not signed in.
-             *
-             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
-             */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Changed meanwhile.
-             *
-             *     - `preferences-changed`: `If-Match` is not the newest revision. Read the preferences again, then repeat the change.
-             */
-            412: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Body too large.
-             *
-             *     - `body-too-large`: The body is larger than the API reads.
-             */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Invalid request.
-             *
-             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
-             */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Too many requests.
-             *
-             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
-             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
-             */
-            429: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Temporarily unavailable.
-             *
-             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
-             */
-            503: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    make_preference_link: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: {
-            content: {
-                "application/json": components["schemas"]["LinkIn"] | null;
-            };
-        };
-        responses: {
-            /** @description Accepted. */
-            201: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["LinkOut"];
-                };
-            };
-            /**
-             * @description Not signed in.
-             *
-             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
-             */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Body too large.
-             *
-             *     - `body-too-large`: The body is larger than the API reads.
-             */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Invalid request.
-             *
-             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
-             */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Too many requests.
-             *
-             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
-             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
-             */
-            429: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Temporarily unavailable.
-             *
-             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
-             */
-            503: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    mark_push_opened: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description Id of the push task; the phone gets it in the push's data. */
-                task_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Done. There is no body. */
-            204: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /**
-             * @description Not signed in.
-             *
-             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
-             */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Not found.
-             *
-             *     - `not-found`: There is no such thing, or it belongs to another user.
-             */
-            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -6678,7 +10369,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["api__webhooks__RedriveIn"];
+                "application/json": components["schemas"]["RedeliveryIn"];
             };
         };
         responses: {
@@ -6802,6 +10493,356 @@ export interface operations {
             };
         };
     };
+    erase_data_for_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Accepted. The rest follows. */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErasureOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    read_erasure: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of the erasure, from the answer to `DELETE /v1/users/{user_id}`. */
+                erasure_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErasureOut"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    export_data_for_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description One line for each thing held. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-ndjson": string;
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     show_timeline_of_user: {
         parameters: {
             query?: {
@@ -6821,7 +10862,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
+                 * @description Percent-encoded; a slash in it is `%2F`.
                  * @example alice
                  */
                 user_id: string;
@@ -6948,7 +10989,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
+                 * @description Percent-encoded; a slash in it is `%2F`.
                  * @example alice
                  */
                 user_id: string;
@@ -7075,7 +11116,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
+                 * @description Percent-encoded; a slash in it is `%2F`.
                  * @example alice
                  */
                 user_id: string;
@@ -7091,268 +11132,6 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["SessionList"];
-                };
-            };
-            /**
-             * @description Not signed in.
-             *
-             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
-             */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Not allowed.
-             *
-             *     - `not-allowed`: The bearer token lacks a scope.
-             */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Not found.
-             *
-             *     - `not-found`: There is no such thing, or it belongs to another user.
-             */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Body too large.
-             *
-             *     - `body-too-large`: The body is larger than the API reads.
-             */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Invalid request.
-             *
-             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
-             */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Too many requests.
-             *
-             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
-             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
-             */
-            429: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Temporarily unavailable.
-             *
-             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
-             */
-            503: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    send_test_push: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /**
-                 * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
-                 * @example alice
-                 */
-                user_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["TestPushIn"];
-            };
-        };
-        responses: {
-            /** @description Accepted. The rest follows. */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ShownTestPush"];
-                };
-            };
-            /**
-             * @description Not signed in.
-             *
-             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
-             */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Not allowed.
-             *
-             *     - `not-allowed`: The bearer token lacks a scope.
-             */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Not found.
-             *
-             *     - `not-found`: There is no such thing, or it belongs to another user.
-             */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Conflict.
-             *
-             *     - `no-active-token`: No push can be sent: the user, or the installation, has no active device token. `reason` says which.
-             */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Body too large.
-             *
-             *     - `body-too-large`: The body is larger than the API reads.
-             */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Invalid request.
-             *
-             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
-             */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Too many requests.
-             *
-             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
-             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
-             */
-            429: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /**
-             * @description Temporarily unavailable.
-             *
-             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
-             */
-            503: {
-                headers: {
-                    /** @description Seconds after which to repeat it. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    show_test_push: {
-        parameters: {
-            query?: never;
-            header?: {
-                /** @description `text/event-stream`: answer with a stream of changes. */
-                accept?: string;
-            };
-            path: {
-                /** @description Id of the test push. */
-                test_push_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description The result, or each change. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ShownTestPush"];
-                    "text/event-stream": unknown;
                 };
             };
             /**
@@ -7592,7 +11371,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["api__support__push_tasks__RedriveIn"];
+                "application/json": components["schemas"]["RedriveIn"];
             };
         };
         responses: {
@@ -7624,6 +11403,19 @@ export interface operations {
              *     - `not-allowed`: The bearer token lacks a scope.
              */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             */
+            409: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -7859,6 +11651,7 @@ export interface operations {
             /**
              * @description Conflict.
              *
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
              *     - `push-not-dead`: Only a dead push task can be redriven.
              *     - `redrive-refused`: The push may not be sent any more. `reason` says why.
              */
@@ -8082,6 +11875,7 @@ export interface operations {
             /**
              * @description Conflict.
              *
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
              *     - `brake-resumed`: Somebody has already resumed this route.
              */
             409: {
@@ -8197,6 +11991,269 @@ export interface operations {
              *     - `not-allowed`: The bearer token lacks a scope.
              */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    send_test_push: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description Percent-encoded; a slash in it is `%2F`.
+                 * @example alice
+                 */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TestPushIn"];
+            };
+        };
+        responses: {
+            /** @description Accepted. The rest follows. */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ShownTestPush"];
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict.
+             *
+             *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
+             *     - `no-active-token`: No push can be sent: the user, or the installation, has no active device token. `reason` says which.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Body too large.
+             *
+             *     - `body-too-large`: The body is larger than the API reads.
+             */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Invalid request.
+             *
+             *     - `invalid-request`: A field, a parameter or the body is wrong. `field` names the first one, `errors` lists up to 20.
+             */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too many requests.
+             *
+             *     - `too-many-requests`: The caller makes more requests than are allowed. Repeat after the seconds in `Retry-After`.
+             *     - `too-many-concurrent-requests`: The caller has too many requests under way. Repeat after the seconds in `Retry-After`.
+             */
+            429: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Temporarily unavailable.
+             *
+             *     - `unavailable`: The database or this process cannot serve the request now. Repeat after the seconds in `Retry-After`: repeats are harmless.
+             */
+            503: {
+                headers: {
+                    /** @description Seconds after which to repeat it. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    show_test_push: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description `text/event-stream`: answer with a stream of changes. */
+                accept?: string;
+            };
+            path: {
+                /** @description Id of the test push. */
+                test_push_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The result, or each change. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ShownTestPush"];
+                    "text/event-stream": unknown;
+                };
+            };
+            /**
+             * @description Not signed in.
+             *
+             *     - `not-signed-in`: The request has no valid bearer token. Get a new token and repeat the request.
+             */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not allowed.
+             *
+             *     - `not-allowed`: The bearer token lacks a scope.
+             */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not found.
+             *
+             *     - `not-found`: There is no such thing, or it belongs to another user.
+             */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -5,7 +5,7 @@ import { test } from "node:test";
 
 import { STARTS_AT_MOST, startFastbell } from "../../src/core/fastbell.ts";
 import { later } from "../../src/core/later.ts";
-import { READ_LIMIT } from "../../src/core/registration_store.ts";
+import { READ_LIMIT, WRITE_LIMIT } from "../../src/core/registration_store.ts";
 import { Disk, ID, OPTIONS, Phone, bodiesOf, passes, until } from "./phone.ts";
 
 test("a start that fails halfway leaves nobody listening", async () => {
@@ -345,6 +345,40 @@ test("a write that hangs keeps no sign-out waiting, and it is done once the writ
   goesOn();
   await until(() => app.push.current.is === "signed_out" && phone.paid === 1);
   app.close();
+});
+
+test("a second Fastbell goes on from what was stored last, whatever the first one's hanging write does afterwards", async () => {
+  const phone = new Phone();
+  const ports = phone.ports();
+  const first = await startFastbell(OPTIONS, ports);
+  await first.signedIn("alice");
+  await until(() => first.push.current.is === "registered");
+  const { write } = phone;
+  let lands: () => void = () => undefined;
+  phone.write = async (name, value) => {
+    if (name === "fastbell.registration") {
+      phone.write = write;
+      await new Promise<void>((resolve) => (lands = resolve));
+    }
+    return write(name, value);
+  };
+  void first.signOut();
+  await until(() => phone.timers.some(({ milliseconds }) => milliseconds === WRITE_LIMIT));
+  const starting = startFastbell(OPTIONS, ports);
+  await new Promise(setImmediate);
+  passes(phone, WRITE_LIMIT); // the first one's patience, and the second's with it
+  const second = await starting;
+  await second.signedIn("bob");
+  await until(() => second.push.current.is === "registered");
+  lands();
+  await new Promise(setImmediate);
+  second.close();
+
+  const third = await startFastbell(OPTIONS, { ...ports, secure: phone.ports().secure }); // a new process
+  await third.signedIn("bob");
+  await until(() => third.push.current.is === "registered");
+  assert.equal(phone.paid, 1); // alice's ticket, once
+  third.close();
 });
 
 test("openings that cannot be read hold up nothing, and a tap that was followed before is known once they can", async () => {

@@ -38,7 +38,7 @@ export default function Chat() {
         keyExtractor={({ seq }) => String(seq)}
         renderItem={({ item }) => (
           <Line>
-            {item.sender_id === me ? "You" : item.sender_id}: {item.body}
+            {item.sender_id === me ? "You" : (item.sender_id ?? "Somebody who left")}: {item.body ?? "(deleted)"}
           </Line>
         )}
       />

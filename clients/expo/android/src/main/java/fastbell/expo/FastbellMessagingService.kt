@@ -44,7 +44,8 @@ open class FastbellMessagingService : ExpoFirebaseMessagingService() {
     super.onMessageReceived(RemoteMessage(extras))
   }
 
-  private fun channel(push: Map<String, String>): String = when {
+  /** The channel that the server names: the app's presentation may have its own. */
+  private fun channel(push: Map<String, String>): String = push["channelId"] ?: when {
     push["silent"] == "true" -> "quiet"
     push["kind"] == "message" -> "messages"
     else -> "reminders"

@@ -1,0 +1,397 @@
+"""Many at once: batches of fasting sessions and of device tokens, for services. Each item has a result of its own.
+
+The bodies, rules and problems of an item are those of the single routes.
+"""
+
+import asyncio
+import json
+import random
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, Literal, TypeVar
+from uuid import UUID
+
+import structlog
+from fastapi import APIRouter
+from pydantic import BaseModel, Field, SkipValidation, ValidationError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from api.dependencies import AllowedApps, Batches, Dispatch, RowWrites, RunningBatches, ServiceCaller
+from api.device_tokens import RegistrationIn, checked, register, sign_out
+from api.fasting_sessions import ChangeIn, StartIn
+from api.fields import Body, UserId
+from api.http.problem_types import responses
+from api.http.problems import Detail, Problem, ServiceUnavailable, problem_of
+from api.row_queue import PATIENCE, Writes
+from db import device_token_imports
+from db.device_token_imports import NewDevice
+from db.device_tokens import Registration
+from db.engine import is_contended, is_of_erased, may_be_ones_fault
+from db.outbox import OutboxEntry
+from domain.problems import DomainError, InvalidField
+from domain.sessions import SessionStatus
+from operations import fasts
+from operations.fasts import Accepted, Carried, Finish, Order
+from settings.apps_file import AppIds
+
+router = APIRouter(prefix="/v1")
+MOST_ITEMS = 500
+_LONGEST_ECHO = 200  # characters of an id
+_PAUSE = (0.05, 0.25)  # seconds, before what others held is tried again
+_AT_ONCE = 4  # registrations that are made one by one
+log = structlog.get_logger()
+T = TypeVar("T", bound=BaseModel)
+Refused = InvalidField | ValidationError
+
+
+class StartItem(StartIn):
+    """A fast to start for a user."""
+
+    user_id: UserId
+    session_id: UUID
+    op: Literal["start"]
+
+
+class MoveItem(ChangeIn):
+    """A change of a user's fast: the goal, the reminders, or both."""
+
+    user_id: UserId
+    session_id: UUID
+    op: Literal["move"]
+
+
+class FinishItem(Body):
+    """The end of a user's fast (`end`: completed, or broken when early), or its cancellation."""
+
+    user_id: UserId
+    session_id: UUID
+    op: Literal["end", "cancel"]
+
+
+class SessionBatch(Body):
+    """Up to 500 items. Those of one fasting session are done in their order."""
+
+    items: Annotated[
+        list[Annotated[StartItem | MoveItem | FinishItem, SkipValidation]],  # each is checked by itself
+        Field(min_length=1, max_length=MOST_ITEMS, description="What to do, each for one user's fast."),
+    ]
+
+
+class SessionResult(BaseModel):
+    """What came of one item."""
+
+    session_id: str = Field(description="As it was sent, as text; empty if there was none.")
+    status: int = Field(description="The status that the single route would answer with.")
+    problem: Problem | None = Field(default=None, description="Why the item was refused.")
+
+
+class SessionResults(BaseModel):
+    """A result for each item, in the same order."""
+
+    items: list[SessionResult] = Field(description="In the order of the items.")
+
+
+class RegisterItem(RegistrationIn):
+    """A device token to register for a user."""
+
+    user_id: UserId
+    installation_id: UUID
+    op: Literal["register"] = "register"
+
+
+class SignOutItem(Body):
+    """An installation to sign out for a user."""
+
+    user_id: UserId
+    installation_id: UUID
+    op: Literal["sign_out"]
+
+
+class TokenBatch(Body):
+    """Up to 500 items. Those of one installation are done in their order."""
+
+    items: Annotated[
+        list[Annotated[RegisterItem | SignOutItem, SkipValidation]],
+        Field(min_length=1, max_length=MOST_ITEMS, description="What to do, each for one user's installation."),
+    ]
+
+
+class TokenResult(BaseModel):
+    """What came of one item."""
+
+    installation_id: str = Field(description="As it was sent, as text; empty if there was none.")
+    status: int = Field(description="The status that the single route would answer with.")
+    problem: Problem | None = Field(default=None, description="Why the item was refused.")
+
+
+class TokenResults(BaseModel):
+    """A result for each item, in the same order."""
+
+    items: list[TokenResult] = Field(description="In the order of the items.")
+
+
+@router.post(
+    "/fasting-sessions/batch",
+    tags=["fasting sessions"],
+    responses=responses("not-allowed"),
+    response_model_exclude_none=True,
+)
+async def change_fasting_sessions(
+    body: SessionBatch, _: ServiceCaller, writes: RowWrites, relay: Dispatch, running: RunningBatches
+) -> SessionResults:
+    """Start, move, end or cancel up to 500 fasts, each with a result of its own.
+
+    An item that is refused fails alone, with the problem of the single route. Repeats are harmless.
+    """
+    done, orders = _Fasts(writes), {}
+    for place, item in enumerate(body.items):
+        parsed = _parsed(item, _SESSION_MODELS)
+        if isinstance(parsed, Exception):
+            done.answers[place] = parsed
+        else:
+            orders[place] = _order(parsed)
+    async with _turn(running):
+        await done.carry_out(orders)
+    for entry in done.entries:
+        relay.dispatch_soon(entry)
+    return SessionResults(
+        items=[
+            SessionResult(session_id=_echo(item, "session_id"), **_result(done.answers[place]))
+            for place, item in enumerate(body.items)
+        ]
+    )
+
+
+@router.post(
+    "/device-tokens/batch",
+    tags=["device tokens"],
+    responses=responses("not-allowed"),
+    response_model_exclude_none=True,
+)
+async def change_device_tokens(
+    body: TokenBatch, _: ServiceCaller, writes: RowWrites, apps: AllowedApps, running: RunningBatches
+) -> TokenResults:
+    """Register up to 500 device tokens, or sign installations out, each with a result of its own.
+
+    An item that is refused fails alone, with the problem of the single route. Repeats are harmless.
+    """
+    parsed = [_parsed(item, _TOKEN_MODELS, default="register") for item in body.items]
+    async with _turn(running):
+        answers = await _devices(parsed, writes, apps)
+    return TokenResults(
+        items=[
+            TokenResult(installation_id=_echo(item, "installation_id"), **_result(answer))
+            for item, answer in zip(body.items, answers, strict=True)
+        ]
+    )
+
+
+_SESSION_MODELS: Mapping[str, type[StartItem | MoveItem | FinishItem]] = {
+    "start": StartItem,
+    "move": MoveItem,
+    "end": FinishItem,
+    "cancel": FinishItem,
+}
+_TOKEN_MODELS: Mapping[str, type[RegisterItem | SignOutItem]] = {"register": RegisterItem, "sign_out": SignOutItem}
+
+
+@asynccontextmanager
+async def _turn(running: Batches) -> AsyncIterator[None]:
+    """Wait for other batches of this process; raises ServiceUnavailable where many wait already."""
+    if running.accepted.locked():
+        raise ServiceUnavailable(Detail.TOO_MANY_BATCHES)
+    async with running.accepted, running.at_once:
+        yield
+
+
+def _parsed(item: object, models: Mapping[str, type[T]], default: str = "") -> T | Refused:
+    """Check one item by the model that its `op` names."""
+    if not isinstance(item, dict):
+        return InvalidField("item", Detail.ITEM_NOT_AN_OBJECT)
+    if "op" not in item and not default:
+        return InvalidField("op", Detail.FIELD_REQUIRED)
+    op = item.get("op", default)
+    model = models.get(op) if isinstance(op, str) else None
+    if model is None:
+        return InvalidField("op", f"must be one of {', '.join(models)}")
+    try:
+        return model.model_validate(item)
+    except ValidationError as error:
+        return error
+
+
+def _echo(item: object, name: str) -> str:
+    """Give an item's id as it was sent, as text."""
+    sent = item.get(name, "") if isinstance(item, dict) else ""
+    try:
+        text = sent if isinstance(sent, str) else json.dumps(sent)
+    except RecursionError:
+        text = ""
+    return text[:_LONGEST_ECHO].encode("utf-8", "replace").decode()  # JSON may hold halves of surrogate pairs
+
+
+def _result(answer: Accepted | int | Exception) -> dict[str, Any]:
+    match answer:
+        case Accepted(is_new=is_new):
+            return {"status": 201 if is_new else 200}
+        case int():
+            return {"status": answer}
+        case Exception():
+            problem = problem_of(answer)
+            return {"status": problem.status, "problem": problem}
+
+
+def _order(item: StartItem | MoveItem | FinishItem) -> Order:
+    match item:
+        case StartItem() | MoveItem():
+            return Order(item.user_id, item.session_id, item.order())
+        case FinishItem():
+            wanted = SessionStatus.COMPLETED if item.op == "end" else SessionStatus.CANCELLED
+            return Order(item.user_id, item.session_id, Finish(wanted))
+
+
+class _Fasts:
+    """Carries out the orders of one batch: all that wait for nothing in one transaction, the rest a moment later."""
+
+    def __init__(self, writes: Writes) -> None:
+        self._writes = writes
+        self.answers: dict[int, Accepted | Exception] = {}  # by the place of the item
+        self.entries: list[OutboxEntry] = []
+
+    async def carry_out(self, orders: Mapping[int, Order]) -> None:
+        """Carry out all, or give up on those whose rows others hold for long."""
+        loop = asyncio.get_running_loop()
+        until, waiting = loop.time() + PATIENCE, dict(orders)
+        while waiting:
+            await self._try(waiting)
+            waiting = {place: order for place, order in waiting.items() if place not in self.answers}
+            pause = random.uniform(*_PAUSE)  # noqa: S311 -- spreads requests
+            if waiting and loop.time() + pause > until:
+                self.answers |= dict.fromkeys(waiting, ServiceUnavailable(Detail.TOO_MANY_WRITES))
+                return
+            if waiting:
+                await asyncio.sleep(pause)
+
+    async def _try(self, orders: Mapping[int, Order]) -> None:
+        """Carry out those whose rows are free, in one transaction; in parts where the database refuses one of them."""
+        most = self._writes.quotas.active_fasts
+
+        async def write(db: AsyncSession) -> tuple[Sequence[int], Carried]:
+            ready = await fasts.free(db, orders.values(), most)
+            places = [place for place, order in orders.items() if order.session_id in ready]
+            return places, await fasts.carry_out(db, [orders[place] for place in places], most)
+
+        try:
+            places, carried = await self._writes.at_once("batch", write)
+        except ServiceUnavailable:  # no connection yet
+            return
+        except Exception as error:
+            if isinstance(error, DBAPIError) and (is_contended(error) or is_of_erased(error)):
+                return  # the next try sees who holds what, and who is being erased
+            if not may_be_ones_fault(error):
+                raise
+            await self._try_in_parts(orders, error)
+            return
+        self.answers |= dict(zip(places, carried.answers, strict=True))
+        self.entries += carried.entries
+
+    async def _try_in_parts(self, orders: Mapping[int, Order], error: Exception) -> None:
+        sessions = list({order.session_id: None for order in orders.values()})
+        if len(sessions) == 1:
+            log.error("an item of a batch failed", error=type(error).__name__)
+            self.answers |= dict.fromkeys(orders, error)
+            return
+        half = set(sessions[: len(sessions) // 2])
+        for is_first in (True, False):
+            await self._try({place: order for place, order in orders.items() if (order.session_id in half) == is_first})
+
+
+async def _devices(
+    parsed: Sequence[RegisterItem | SignOutItem | Refused], writes: Writes, apps: AppIds
+) -> list[int | Exception]:
+    """Register and sign out: new installations together, all others one by one."""
+    answers: dict[int, int | Exception] = {}
+    wanted: dict[int, tuple[RegisterItem | SignOutItem, Registration | None]] = {}
+    for place, item in enumerate(parsed):
+        match item:
+            case RegisterItem():
+                try:
+                    wanted[place] = item, await checked(item, apps)
+                except InvalidField as error:
+                    answers[place] = error
+            case SignOutItem():
+                wanted[place] = item, None
+            case _:
+                answers[place] = item
+    for place in await _registered_together(wanted, writes):
+        answers[place] = 200
+    turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def one_by_one(places: Sequence[int]) -> None:
+        async with turns:
+            for place in places:
+                item, registered = wanted[place]
+                answers[place] = await _one(item, registered, writes)
+
+    left = {place: each for place, each in wanted.items() if place not in answers}
+    await asyncio.gather(*(one_by_one(places) for places in _in_order(left)))  # raises the error itself, not a group
+    return [answers[place] for place in range(len(parsed))]
+
+
+async def _registered_together(
+    wanted: Mapping[int, tuple[RegisterItem | SignOutItem, Registration | None]], writes: Writes
+) -> Sequence[int]:
+    """Register what is new in one transaction; gives the places of those items."""
+    installations = Counter(item.installation_id for item, _ in wanted.values())
+    tokens = Counter((each.provider, each.token) for _, each in wanted.values() if each is not None)
+    new = {
+        place: NewDevice(item.user_id, item.installation_id, registered)
+        for place, (item, registered) in wanted.items()
+        if registered is not None
+        and installations[item.installation_id] == 1
+        and tokens[registered.provider, registered.token] == 1
+    }
+
+    async def write(db: AsyncSession) -> set[UUID]:
+        return await device_token_imports.register_new(db, list(new.values()), most=writes.quotas.installations)
+
+    try:
+        stored = await writes.at_once("batch", write) if new else set()
+    except Exception as error:  # one of them, or a lock: then each is made by itself
+        if not may_be_ones_fault(error) and not isinstance(error, ServiceUnavailable):
+            raise
+        return ()
+    return [place for place, each in new.items() if each.installation_id in stored]
+
+
+def _in_order(wanted: Mapping[int, tuple[RegisterItem | SignOutItem, Registration | None]]) -> list[list[int]]:
+    """Part items into lists that may go beside each other: by user, unless one phone or token has several users."""
+    users: dict[object, set[str]] = defaultdict(set)
+    for item, registered in wanted.values():
+        users[item.installation_id].add(item.user_id)
+        if registered is not None:
+            users[registered.provider, registered.token].add(item.user_id)
+    if any(len(of_one) > 1 for of_one in users.values()):
+        return [list(wanted)]
+    lists: dict[str, list[int]] = defaultdict(list)
+    for place, (item, _) in wanted.items():
+        lists[item.user_id].append(place)
+    return list(lists.values())
+
+
+async def _one(item: RegisterItem | SignOutItem, registered: Registration | None, writes: Writes) -> int | Exception:
+    try:
+        if registered is None:
+            await sign_out(item.user_id, item.installation_id, writes)
+            return 204
+        await register(item.user_id, item.installation_id, registered, writes)
+    except (DomainError, ServiceUnavailable) as error:
+        return error
+    except Exception as error:
+        if not may_be_ones_fault(error):
+            raise
+        log.error("an item of a batch failed", error=type(error).__name__)  # noqa: TRY400 -- its text may name a person
+        return error
+    return 200

@@ -1,0 +1,187 @@
+"""Takes over the pushes that a lost worker held: those that are due, by the check and the call of every send.
+
+A worker shows life twice a second. It counts as lost when it has not done so while this one did several times: a slow
+database or a stalled event loop of this worker loses nobody, and a worker that is slow itself loses only what it has
+not sent when that is due. Its check fails for those, so nothing is sent twice.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from db import holds as held
+from db import workers
+from db.engine import Sessions
+from domain.kinds import RULES, Kind, Priority
+from domain.push import PlannedSend, Provider
+from fleet.holds import Hold, Holds
+from telemetry import metrics
+
+_TIMEOUT = 4.0  # seconds for one statement
+_BETWEEN = 0.1  # seconds between batches, in which the other workers take theirs
+_SPARES = 10  # times as long as a look took passes before the next, to spare the database
+_MAX_TAKEN = 5_000  # of one priority, in this worker at a time
+_SENDS_WITHIN = 20.0  # seconds; then Temporal has noticed the loss, and runs their activities again
+_KINDS = tuple(
+    frozenset(kind for kind in Kind if (RULES[kind].priority is Priority.REMINDER) is are_reminders)
+    for are_reminders in (True, False)
+)
+
+SendTaken = Callable[[PlannedSend, Hold], Coroutine[Any, Any, None]]
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class TakeoverTimings:
+    """Seconds, but for `lost_after` and `batch`. Tests use others."""
+
+    shows_life_every: float = 0.5
+    lost_after: int = 4  # signs of life of this worker without one of the other
+    looks_every: float = 5.0  # for pushes of workers whose row is gone
+    batch: int = 200  # pushes of one priority taken over at once
+
+
+DEFAULT_TAKEOVER = TakeoverTimings()
+
+
+class Takeover:
+    """Shows that this worker lives, records what it holds, and takes over what lost workers held."""
+
+    def __init__(self, sessions: Sessions, timings: TakeoverTimings = DEFAULT_TAKEOVER) -> None:
+        self.holds = Holds()
+        self._sessions = sessions
+        self._timings = timings
+        self._others = Others(timings.lost_after)
+        self._sends: dict[Provider, SendTaken] = {}
+        self._taken: dict[frozenset[Kind], set[asyncio.Task[None]]] = {kinds: set() for kinds in _KINDS}
+        self._look = asyncio.Event()
+        self._unsure = 0  # after the database failed: signs of life to show before we know again who lives
+
+    def serve(self, provider: Provider, send: SendTaken) -> None:
+        """Take over pushes of this provider, and send them so."""
+        self._sends[provider] = send
+
+    async def run_forever(self, worker_id: UUID) -> None:
+        """Run until cancelled; calls that are under way then are seen through. The heartbeat has the worker's id."""
+        loops = (self._show_life(worker_id), self.holds.record_forever(self._sessions), self._take_over(worker_id))
+        tasks = [asyncio.create_task(each) for each in loops]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            sends = [task for taken in self._taken.values() for task in taken]
+            for task in (*tasks, *sends):
+                task.cancel()
+            await asyncio.gather(*tasks, *sends, return_exceptions=True)
+
+    async def _show_life(self, worker_id: UUID) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(_TIMEOUT), self._sessions() as db:
+                    signs = await workers.show_life(db, worker_id)
+            except Exception as error:  # noqa: BLE001 -- whatever ails the database; while it lasts, nobody is lost
+                if not self._unsure:
+                    log.warning("showing life failed", error=type(error).__name__)
+                self._unsure = self._timings.lost_after + 1
+            else:
+                is_news = self._others.learn({each: at for each, at in signs.items() if each != worker_id})
+                if is_news or self._unsure == 1 or self.holds.seen_as is None:
+                    self._look.set()
+                self._unsure = max(self._unsure - 1, 0)
+                self.holds.seen_as = worker_id if worker_id in signs else None
+            is_new = self.holds.seen_as is None and not self._unsure  # its first heartbeat is about to write its row
+            await asyncio.sleep(self._timings.shows_life_every / (5 if is_new else 1))
+
+    async def _take_over(self, worker_id: UUID) -> None:
+        while True:
+            wait = 0.0
+            try:
+                while self.holds.seen_as is not None and not self._unsure:
+                    began = time.monotonic()
+                    soon = await self._take_due(worker_id)
+                    took = time.monotonic() - began
+                    if soon is None:
+                        wait = _SPARES * took
+                        break
+                    await asyncio.sleep(max(soon, 2 * took))
+            except Exception as error:  # noqa: BLE001 -- whatever ails the database
+                log.warning("taking over failed, will retry", error=type(error).__name__)
+            try:
+                async with asyncio.timeout(max(self._timings.looks_every, wait)):
+                    await self._look.wait()
+            except TimeoutError:
+                pass
+            self._look.clear()
+
+    async def _take_due(self, worker_id: UUID) -> float | None:
+        """Take over what is due; returns the seconds until there may be more, None when there is nothing in sight."""
+        is_more = False
+        for kinds in _KINDS:
+            most = min(self._timings.batch, _MAX_TAKEN - len(self._taken[kinds]))
+            async with asyncio.timeout(_TIMEOUT), self._sessions() as db:
+                taken = await held.take(db, worker_id, self._lost(kinds), self._part(worker_id), max(most, 0))
+            for each in taken:
+                hold = Hold(each.send.task_id, time.monotonic() + _SENDS_WITHIN, recorded_by=worker_id)
+                self._begin(each, hold, kinds)
+            is_more = is_more or len(taken) == most
+            if taken:
+                log.warning("took over pushes of a lost worker", count=len(taken))
+        if is_more:
+            return _BETWEEN
+        async with asyncio.timeout(_TIMEOUT), self._sessions() as db:
+            soon = await held.next_due(db, self._lost(frozenset(Kind)), self._timings.looks_every)
+        return None if soon is None else max(soon, _BETWEEN)
+
+    def _lost(self, kinds: frozenset[Kind]) -> held.Lost:
+        return held.Lost(self._others.lost, kinds, self._sends.keys())
+
+    def _part(self, worker_id: UUID) -> held.Part:
+        """Give this worker's part: each of the living takes another one first."""
+        living = sorted((*self._others.living, worker_id))
+        return held.Part(living.index(worker_id), len(living))
+
+    def _begin(self, taken: held.Taken, hold: Hold, kinds: frozenset[Kind]) -> None:
+        send = taken.send
+        metrics.pushes_taken_over.labels(send.provider, send.kind).inc()
+        metrics.takeover_lateness.labels(send.provider, send.kind).observe(taken.lateness)
+        task = asyncio.create_task(_logged(self._sends[send.provider](send, hold)))
+        self._taken[kinds].add(task)
+        task.add_done_callback(self._taken[kinds].discard)
+
+
+class Others:
+    """The other workers, by how often this one has shown life since they did."""
+
+    def __init__(self, lost_after: int) -> None:
+        self._lost_after = lost_after
+        self._seen: dict[UUID, tuple[datetime | None, int]] = {}
+
+    @property
+    def lost(self) -> list[UUID]:
+        """Those that have stopped."""
+        return [each for each, (_, missed) in self._seen.items() if missed >= self._lost_after]
+
+    @property
+    def living(self) -> list[UUID]:
+        """Those that have not."""
+        return [each for each, (_, missed) in self._seen.items() if missed < self._lost_after]
+
+    def learn(self, signs: Mapping[UUID, datetime | None]) -> bool:
+        """Take their last signs of life; tells whether one is lost or gone that was not."""
+        before, gone = set(self.living), self._seen.keys() - signs.keys()
+        seen = {each: self._seen.get(each, (None, 0)) for each in signs}
+        self._seen = {each: (at, seen[each][1] + 1 if seen[each][0] == at else 0) for each, at in signs.items()}
+        return bool(gone or before.intersection(self.lost))
+
+
+async def _logged(send: Coroutine[Any, Any, None]) -> None:
+    try:
+        await send
+    except Exception as error:  # noqa: BLE001 -- Temporal runs its activity again
+        log.warning("sending a push that was taken over failed", error=type(error).__name__)

@@ -1,0 +1,268 @@
+"""Fasts: start, change and finish any number of them in one transaction. One that may not is refused alone."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db import erasures, fasting_sessions, outbox, preferences
+from db.engine import free_names, present_instant
+from db.fasting_sessions import StoredFast
+from db.outbox import OutboxEntry
+from db.unreadable import Unreadable
+from domain.problems import Conflict, DomainError, NotFound, being_erased, too_many_fasts
+from domain.reminders import needed_at, rescheduled
+from domain.sessions import FastingSession, SessionStatus, already_finished, check_times, finished_status
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start a fast. None: not given."""
+
+    ends_at: datetime
+    started_at: datetime | None
+    reminder_minutes: tuple[int, ...] | None
+    labels: Mapping[str, str] | None
+    request: dict[str, Any]  # all that was given, to recognize a repeat
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Move the goal, change the reminders, or both. None: not given."""
+
+    ends_at: datetime | None
+    reminder_minutes: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """End a fast (COMPLETED) or cancel it (CANCELLED)."""
+
+    wanted: SessionStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a user wants of one fast."""
+
+    user_id: str
+    session_id: UUID
+    what: Start | Change | Finish
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A fast as it is after an order."""
+
+    session: FastingSession
+    is_new: bool  # this order started it
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What came of orders: an answer for each, in their order, and the dispatches that this process tries first."""
+
+    answers: list[Accepted | DomainError]
+    entries: list[OutboxEntry]
+
+
+async def free(db: AsyncSession, orders: Collection[Order], most: int | None) -> set[UUID]:
+    """Lock what these orders need and nobody holds; gives the sessions whose orders need nothing else.
+
+    Waits for no lock. What this locks, `carry_out` does not wait for.
+    """
+    needed = {order.session_id: {f"fasting-session/{order.session_id}"} for order in orders}
+    for order in orders:
+        needed[order.session_id] |= _names(order, most)
+    names = await free_names(db, {name for of_one in needed.values() for name in of_one})
+    held_by_others = await fasting_sessions.unheld(db, needed.keys())
+    return {each for each, of_one in needed.items() if of_one <= names} - held_by_others
+
+
+def _names(order: Order, most: int | None) -> set[str]:
+    match order.what:
+        case Start(reminder_minutes=minutes):
+            counted = {fasting_sessions.fasts_of(order.user_id)} if most is not None else set()
+            return counted | ({preferences.lock_of(order.user_id)} if minutes is None else set())
+        case Change(ends_at=datetime()):
+            return {fasting_sessions.fasts_of(order.user_id)} if most is not None else set()
+        case _:
+            return set()
+
+
+async def carry_out(db: AsyncSession, orders: Sequence[Order], most: int | None) -> Carried:
+    """Carry out orders; those about one fast in their order. `most`: active fasts that a user may have."""
+    if not orders:
+        return Carried([], [])
+    batch = await _Batch.read(db, orders, most)
+    answers = [batch.answer(order) for order in orders]
+    started = [(each, batch.requests[each.session_id]) for each in batch.changed() if each.session_id not in batch.held]
+    stored = await fasting_sessions.start_all(db, started)
+    taken = {each.session_id for each, _ in started} - stored  # by other requests, a moment ago
+    changed = [each for each in batch.changed() if each.session_id not in taken]
+    await fasting_sessions.change_all(db, [each for each in changed if each.session_id in batch.held])
+    needs = {each.session_id: needed_at(batch.before(each.session_id), each, batch.now) for each in changed}
+    entries = await outbox.add_all(db, fasting_sessions.OUTBOX_KIND, needs, batch.now)
+    if taken:
+        places = [place for place, order in enumerate(orders) if order.session_id in taken]
+        again = await carry_out(db, [orders[place] for place in places], most)
+        for place, answer in zip(places, again.answers, strict=True):
+            answers[place] = answer
+        entries += again.entries
+    return Carried(answers, entries)
+
+
+@dataclass(slots=True)
+class _Batch:
+    """The fasts of a batch, as stored and as the orders so far leave them."""
+
+    now: datetime
+    most: int | None
+    erased: set[str]
+    held: dict[UUID, StoredFast]
+    minutes: dict[str, tuple[int, ...]]  # by preference, of users whose starts name none
+    counts: dict[str, int]  # active fasts of users who may get one more
+    sessions: dict[UUID, FastingSession] = field(default_factory=dict)
+    requests: dict[UUID, dict[str, Any]] = field(default_factory=dict)  # of those that these orders start
+
+    @classmethod
+    async def read(cls, db: AsyncSession, orders: Sequence[Order], most: int | None) -> "_Batch":
+        """Read and lock what the orders need: rows first, as each transaction that locks several of these does."""
+        ids = {order.session_id for order in orders}
+        erased = await erasures.running_among(db, {order.user_id for order in orders})
+        held = await fasting_sessions.hold(db, ids)
+        now = await present_instant(db)
+        starts = [order for order in orders if isinstance(order.what, Start) and order.session_id not in held]
+        following = {
+            order.user_id for order in starts if isinstance(order.what, Start) and order.what.reminder_minutes is None
+        }
+        wishes = await preferences.held(db, following) if following else {}
+        counted = {order.user_id for order in starts} | {
+            order.user_id for order in orders if _may_reactivate(order, held.get(order.session_id), now)
+        }
+        counts: dict[str, int] = {}
+        if most is not None and counted:
+            counts = await fasting_sessions.count_active(db, counted)
+            if missing := {order.session_id for order in starts}:  # or started while this waited for the count
+                held |= await fasting_sessions.hold(db, missing)
+        minutes = {user_id: wish.reminder_minutes for user_id, wish in wishes.items()}
+        sessions = {each: stored.session for each, stored in held.items() if stored.session is not None}
+        return cls(now, most, erased, held, minutes, counts, sessions)
+
+    def before(self, session_id: UUID) -> FastingSession | None:
+        """Give a session as it is stored; None for a new one."""
+        return self.held[session_id].session if session_id in self.held else None
+
+    def changed(self) -> list[FastingSession]:
+        """List the sessions that the orders started or changed."""
+        return [each for each in self.sessions.values() if each != self.before(each.session_id)]
+
+    def answer(self, order: Order) -> Accepted | DomainError:
+        """Apply one order to what the ones before have left."""
+        try:
+            if order.user_id in self.erased:
+                raise being_erased()
+            match order.what:
+                case Start() as start:
+                    is_known = order.session_id in self.held or order.session_id in self.sessions
+                    return (self._repeat if is_known else self._start)(order, start)
+                case Change() as change:
+                    return self._change(order, change)
+                case Finish() as finish:
+                    return self._finish(order, finish)
+        except DomainError as error:
+            return error
+
+    def _start(self, order: Order, start: Start) -> Accepted:
+        started_at = start.started_at or self.now
+        check_times(started_at, start.ends_at, self.now)
+        minutes = start.reminder_minutes
+        self._take_room(order.user_id)
+        session = FastingSession(
+            session_id=order.session_id,
+            user_id=order.user_id,
+            started_at=started_at,
+            ends_at=start.ends_at,
+            status=SessionStatus.ACTIVE,
+            ended_at=None,
+            reminder_minutes=self.minutes[order.user_id] if minutes is None else minutes,
+            scheduled_at=self.now,
+            rev=1,
+            follows_preferences=minutes is None,
+            labels=dict(start.labels or {}),
+        )
+        self.requests[order.session_id] = start.request
+        return self._accept(session, is_new=True)
+
+    def _repeat(self, order: Order, start: Start) -> Accepted:
+        session = self._of_user(order)
+        stored = self.held.get(order.session_id)
+        if not _asks_for(start, session) and start.request != (
+            self.requests[order.session_id] if stored is None else stored.started_with
+        ):
+            raise Conflict(
+                "session-exists", "This fasting session was started with other content. Use PATCH to change it."
+            )
+        return Accepted(session, is_new=False)
+
+    def _change(self, order: Order, change: Change) -> Accepted:
+        session = self._of_user(order)
+        if session.status is not SessionStatus.ACTIVE:
+            raise already_finished(session)
+        changed = replace(session, ends_at=change.ends_at or session.ends_at)
+        if change.reminder_minutes not in {None, session.reminder_minutes}:
+            changed = replace(changed, reminder_minutes=change.reminder_minutes, follows_preferences=False)
+        if changed == session:
+            return Accepted(session, is_new=False)
+        if change.ends_at is not None:
+            check_times(changed.started_at, changed.ends_at, self.now)
+        if session.ends_at <= self.now < changed.ends_at:  # it counts as active again
+            self._take_room(order.user_id)
+        return self._accept(replace(rescheduled(session, changed, self.now), rev=session.rev + 1))
+
+    def _finish(self, order: Order, finish: Finish) -> Accepted:
+        session = self._of_user(order)
+        status = finished_status(session, finish.wanted, self.now)
+        if status is None:
+            return Accepted(session, is_new=False)
+        if session.ends_at > self.now and order.user_id in self.counts:
+            self.counts[order.user_id] -= 1
+        return self._accept(replace(session, status=status, ended_at=self.now, rev=session.rev + 1))
+
+    def _accept(self, session: FastingSession, *, is_new: bool = False) -> Accepted:
+        self.sessions[session.session_id] = session
+        return Accepted(session, is_new)
+
+    def _of_user(self, order: Order) -> FastingSession:
+        session = self.sessions.get(order.session_id)
+        if session is None and order.session_id in self.held:
+            raise Unreadable("fasting session")
+        if session is None or session.user_id != order.user_id:
+            raise NotFound("fasting session")
+        return session
+
+    def _take_room(self, user_id: str) -> None:
+        if self.most is None:
+            return
+        if self.counts.get(user_id, 0) >= self.most:
+            raise too_many_fasts(self.most)
+        self.counts[user_id] = self.counts.get(user_id, 0) + 1
+
+
+def _may_reactivate(order: Order, stored: StoredFast | None, now: datetime) -> bool:
+    if not isinstance(order.what, Change) or order.what.ends_at is None:
+        return False
+    return stored is not None and stored.session is not None and stored.session.ends_at <= now
+
+
+def _asks_for(start: Start, session: FastingSession) -> bool:
+    """Tell whether a start matches the session as it is now."""
+    return (
+        start.ends_at == session.ends_at
+        and start.started_at in {None, session.started_at}
+        and start.reminder_minutes in {None, session.reminder_minutes}
+        and start.labels in (None, session.labels)
+    )

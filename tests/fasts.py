@@ -1,0 +1,27 @@
+"""Fasts as tests store them without the API, as by a process that dies at once."""
+
+from datetime import datetime
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db import fasting_sessions, outbox
+from domain.reminders import needed_at
+from domain.sessions import FastingSession
+
+
+async def start(db: AsyncSession, session: FastingSession) -> None:
+    """Store a new session, and its row of the outbox."""
+    assert await fasting_sessions.start_all(db, [(session, {})]) == {session.session_id}
+    await _note(db, None, session, session.scheduled_at)
+
+
+async def change(db: AsyncSession, session: FastingSession, now: datetime) -> None:
+    """Store a changed session, and its row of the outbox."""
+    before = (await fasting_sessions.hold(db, [session.session_id]))[session.session_id].session
+    await fasting_sessions.change_all(db, [session])
+    await _note(db, before, session, now)
+
+
+async def _note(db: AsyncSession, before: FastingSession | None, after: FastingSession, now: datetime) -> None:
+    needs = {after.session_id: needed_at(before, after, now)}
+    await outbox.add_all(db, fasting_sessions.OUTBOX_KIND, needs, now)
