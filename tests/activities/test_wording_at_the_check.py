@@ -9,7 +9,6 @@ from tests.stack import Stack, android, iphone
 
 TEA = """
 link = "teatime://{path}"
-badge = "unread"
 [reminder]
 channel = "steeping"
 thread = "tea"
@@ -31,9 +30,9 @@ async def test_what_was_planned_is_worded_as_the_file_is_at_the_check_each_push_
     late = await check_pushes(stack.sessions, [Claim(each.task_id) for each in planned[1:]], presentations)
 
     assert [_shown(each) for each in (early, *late)] == [
-        ("Your fast is almost over", "Reminder", "fastbell", "reminders", None),
-        ("Tea", "A cup", "teatime", "steeping", 1),
-        ("Tea", "A cup", "teatime", "steeping", 1),
+        ("Your fast is almost over", "Reminder", "fastbell", "reminders"),
+        ("Tea", "A cup", "teatime", "steeping"),
+        ("Tea", "A cup", "teatime", "steeping"),
     ]
     [again] = await check_pushes(stack.sessions, [Claim(planned[0].task_id)], presentations)
     assert not isinstance(again, Proceed)  # the first is under way, and keeps its words
@@ -42,4 +41,4 @@ async def test_what_was_planned_is_worded_as_the_file_is_at_the_check_each_push_
 def _shown(verdict: object) -> tuple[object, ...]:
     assert isinstance(verdict, Proceed)
     push = verdict.push
-    return push.title, push.generic_title, push.url.partition("://")[0], push.look.channel, push.badge
+    return push.title, push.generic_title, push.url.partition("://")[0], push.look.channel
