@@ -25,6 +25,7 @@ async def skipping(stack: Stack) -> AsyncIterator[tuple[Stack, TimeSkipper]]:
         yield api_stack, skipper
 
 
+@pytest.mark.long
 async def test_after_an_hour_without_a_receiver_each_event_arrives(
     skipping: tuple[Stack, TimeSkipper], receiver: Receiver
 ) -> None:
