@@ -33,7 +33,7 @@ from db.outbox import OutboxEntry
 from domain.problems import DomainError, InvalidField
 from domain.sessions import SessionStatus
 from operations import fasts
-from operations.fasts import Accepted, Carried, Finish, Order
+from operations.fasts import Carried, CarriedOut, Finish, Order
 from settings.apps_file import AppIds
 
 router = APIRouter(prefix="/v1")
@@ -232,9 +232,9 @@ def _echo(item: object, name: str) -> str:
     return text[:_LONGEST_ECHO].encode("utf-8", "replace").decode()  # JSON may hold halves of surrogate pairs
 
 
-def _result(answer: Accepted | int | Exception) -> dict[str, Any]:
+def _result(answer: CarriedOut | int | Exception) -> dict[str, Any]:
     match answer:
-        case Accepted(is_new=is_new):
+        case CarriedOut(is_new=is_new):
             return {"status": 201 if is_new else 200}
         case int():
             return {"status": answer}
@@ -257,7 +257,7 @@ class _Fasts:
 
     def __init__(self, writes: Writes) -> None:
         self._writes = writes
-        self.answers: dict[int, Accepted | Exception] = {}  # by the place of the item
+        self.answers: dict[int, CarriedOut | Exception] = {}  # by the place of the item
         self.entries: list[OutboxEntry] = []
 
     async def carry_out(self, orders: Mapping[int, Order]) -> None:

@@ -117,7 +117,7 @@ class RegistrationIn(Body):
             "sign_out_digest": None if self.sign_out_digest is None else bytes.fromhex(self.sign_out_digest),
             "public_key": None if self.public_key is None else base64.b64decode(self.public_key),
         }
-        return Registration(**self.model_dump() | as_bytes | {"token": token})
+        return Registration(**self.model_dump(include=set(RegistrationIn.model_fields)) | as_bytes | {"token": token})
 
 
 class DeviceTokenList(BaseModel):

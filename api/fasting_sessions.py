@@ -23,7 +23,7 @@ from domain.problems import DomainError, NotFound
 from domain.reminders import ReminderState
 from domain.sessions import FastingSession, SessionStatus
 from operations import fasts
-from operations.fasts import Accepted, Change, Finish, Order, Start
+from operations.fasts import CarriedOut, Change, Finish, Order, Start
 
 user_router = APIRouter(prefix="/fasting-sessions", tags=["fasting sessions"])
 
@@ -169,10 +169,10 @@ async def _finish(session_id: UUID, user_id: str, wanted: SessionStatus, writes:
     return (await _carry_out(Order(user_id, session_id, Finish(wanted)), writes, relay))[1]
 
 
-async def _carry_out(order: Order, writes: Writes, relay: Relay, *rows: str) -> tuple[Accepted, SessionOut]:
+async def _carry_out(order: Order, writes: Writes, relay: Relay, *rows: str) -> tuple[CarriedOut, SessionOut]:
     """Carry out one order, alone; `rows` are locked besides the session. Raises DomainError."""
 
-    async def store(db: AsyncSession) -> tuple[Accepted, SessionOut, list[OutboxEntry]]:
+    async def store(db: AsyncSession) -> tuple[CarriedOut, SessionOut, list[OutboxEntry]]:
         carried = await fasts.carry_out(db, [order], writes.quotas.active_fasts)
         [accepted] = carried.answers
         if isinstance(accepted, DomainError):

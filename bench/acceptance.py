@@ -162,7 +162,7 @@ async def _send_batches(stack: Stack, count: int) -> Calls:
     sizes = iter([_BATCH] * (count // _BATCH) + [count % _BATCH] * (count % _BATCH > 0))
 
     def items(size: int) -> list[dict[str, object]]:
-        common = {"op": "start", "ends_at": ends_at, "reminder_minutes": [30]}
+        common: dict[str, object] = {"op": "start", "ends_at": ends_at, "reminder_minutes": [30]}
         return [common | {"user_id": f"imported-{uuid4()}", "session_id": str(uuid4())} for _ in range(size)]
 
     with phase("fasts in batches", count) as progress:

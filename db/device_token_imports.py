@@ -46,7 +46,7 @@ async def register_new(db: AsyncSession, devices: Sequence[NewDevice], *, most: 
     }
     known = set(await db.scalars(_KNOWN_AMONG, columns))
     added = Counter(each.user_id for each in rows.values())
-    active = dict((await db.execute(_ACTIVE_OF, {"users": list(added)})).all())
+    active = {row.user_id: row.active for row in await db.execute(_ACTIVE_OF, {"users": list(added)})}
     full = {user_id for user_id, count in added.items() if most is not None and active.get(user_id, 0) + count > most}
     new = [each for each in rows.values() if each.installation_id not in known and each.user_id not in full]
     if not new:
@@ -88,5 +88,8 @@ _KNOWN_AMONG = text("""
 """)
 
 _ACTIVE_OF = text("""
-    SELECT user_id, count(*) FROM device_tokens WHERE active AND user_id = ANY(CAST(:users AS text[])) GROUP BY user_id
+    SELECT user_id, count(*) AS active
+      FROM device_tokens
+     WHERE active AND user_id = ANY(CAST(:users AS text[]))
+     GROUP BY user_id
 """)

@@ -54,7 +54,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
+class CarriedOut:
     """A fast as it is after an order."""
 
     session: FastingSession
@@ -65,7 +65,7 @@ class Accepted:
 class Carried:
     """What came of orders: an answer for each, in their order, and the dispatches that this process tries first."""
 
-    answers: list[Accepted | DomainError]
+    answers: list[CarriedOut | DomainError]
     entries: list[OutboxEntry]
 
 
@@ -139,7 +139,7 @@ class _Batch:
         following = {
             order.user_id for order in starts if isinstance(order.what, Start) and order.what.reminder_minutes is None
         }
-        wishes = await preferences.held(db, following) if following else {}
+        preferred = await preferences.held(db, following) if following else {}
         counted = {order.user_id for order in starts} | {
             order.user_id for order in orders if _may_reactivate(order, held.get(order.session_id), now)
         }
@@ -148,7 +148,7 @@ class _Batch:
             counts = await fasting_sessions.count_active(db, counted)
             if missing := {order.session_id for order in starts}:  # or started while this waited for the count
                 held |= await fasting_sessions.hold(db, missing)
-        minutes = {user_id: wish.reminder_minutes for user_id, wish in wishes.items()}
+        minutes = {user_id: each.reminder_minutes for user_id, each in preferred.items()}
         sessions = {each: stored.session for each, stored in held.items() if stored.session is not None}
         return cls(now, most, erased, held, minutes, counts, sessions)
 
@@ -160,7 +160,7 @@ class _Batch:
         """List the sessions that the orders started or changed."""
         return [each for each in self.sessions.values() if each != self.before(each.session_id)]
 
-    def answer(self, order: Order) -> Accepted | DomainError:
+    def answer(self, order: Order) -> CarriedOut | DomainError:
         """Apply one order to what the ones before have left."""
         try:
             if order.user_id in self.erased:
@@ -176,7 +176,7 @@ class _Batch:
         except DomainError as error:
             return error
 
-    def _start(self, order: Order, start: Start) -> Accepted:
+    def _start(self, order: Order, start: Start) -> CarriedOut:
         started_at = start.started_at or self.now
         check_times(started_at, start.ends_at, self.now)
         minutes = start.reminder_minutes
@@ -197,7 +197,7 @@ class _Batch:
         self.requests[order.session_id] = start.request
         return self._accept(session, is_new=True)
 
-    def _repeat(self, order: Order, start: Start) -> Accepted:
+    def _repeat(self, order: Order, start: Start) -> CarriedOut:
         session = self._of_user(order)
         stored = self.held.get(order.session_id)
         if not _asks_for(start, session) and start.request != (
@@ -206,9 +206,9 @@ class _Batch:
             raise Conflict(
                 "session-exists", "This fasting session was started with other content. Use PATCH to change it."
             )
-        return Accepted(session, is_new=False)
+        return CarriedOut(session, is_new=False)
 
-    def _change(self, order: Order, change: Change) -> Accepted:
+    def _change(self, order: Order, change: Change) -> CarriedOut:
         session = self._of_user(order)
         if session.status is not SessionStatus.ACTIVE:
             raise already_finished(session)
@@ -216,25 +216,25 @@ class _Batch:
         if change.reminder_minutes not in {None, session.reminder_minutes}:
             changed = replace(changed, reminder_minutes=change.reminder_minutes, follows_preferences=False)
         if changed == session:
-            return Accepted(session, is_new=False)
+            return CarriedOut(session, is_new=False)
         if change.ends_at is not None:
             check_times(changed.started_at, changed.ends_at, self.now)
         if session.ends_at <= self.now < changed.ends_at:  # it counts as active again
             self._take_room(order.user_id)
         return self._accept(replace(rescheduled(session, changed, self.now), rev=session.rev + 1))
 
-    def _finish(self, order: Order, finish: Finish) -> Accepted:
+    def _finish(self, order: Order, finish: Finish) -> CarriedOut:
         session = self._of_user(order)
         status = finished_status(session, finish.wanted, self.now)
         if status is None:
-            return Accepted(session, is_new=False)
+            return CarriedOut(session, is_new=False)
         if session.ends_at > self.now and order.user_id in self.counts:
             self.counts[order.user_id] -= 1
         return self._accept(replace(session, status=status, ended_at=self.now, rev=session.rev + 1))
 
-    def _accept(self, session: FastingSession, *, is_new: bool = False) -> Accepted:
+    def _accept(self, session: FastingSession, *, is_new: bool = False) -> CarriedOut:
         self.sessions[session.session_id] = session
-        return Accepted(session, is_new)
+        return CarriedOut(session, is_new)
 
     def _of_user(self, order: Order) -> FastingSession:
         session = self.sessions.get(order.session_id)

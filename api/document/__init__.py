@@ -66,6 +66,8 @@ THINGS: Mapping[str, str] = {  # what is not found, by the parameter that names 
 }
 DETAILS: Mapping[tuple[str, str], str] = {  # of one operation and problem type, where the table's example is not true
     ("send_test_push", "not-found"): str(NotFound("installation")),
+    ("change_fasting_sessions", "body-too-large"): Detail.BODY_TOO_LARGE.format(most=LARGEST_BATCH),
+    ("change_device_tokens", "body-too-large"): Detail.BODY_TOO_LARGE.format(most=LARGEST_BATCH),
 }
 _MARK = re.compile(r'"\\u0000(\d+)"')
 _SENTENCE = re.compile(r"(.+?)\.(?:\s|$)", re.DOTALL)

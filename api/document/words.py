@@ -51,6 +51,7 @@ NAMES: Mapping[str, str] = {
     "due_at": "When the push is due.",
     "ended_at": "When the fast was ended or cancelled; null while it is active.",
     "ends_at": "The goal: when the fast is to end. At most 21 days after its start.",
+    "labels": "Up to 10 texts of the caller, by name. The app's presentation file may use them: `{label.name}`.",
     "minutes": "Minutes before the end.",
     "reminder_minutes": "Minutes before the end at which the user is reminded; 0 is the end itself.",
     "reminders": "Whether the user wants reminders.",

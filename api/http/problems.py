@@ -182,8 +182,8 @@ def problem_of(error: Exception) -> Problem:
         errors = _field_errors(error.errors(include_url=False))
         return _body(422, "invalid-request", f"{errors[0].field}: {errors[0].detail}", errors=errors)
     if isinstance(error, tuple(EXPECTED)):
-        status, told, _ = _told(error)
-        return _body(status, **told)
+        status, parts, _ = _parts_of(error)
+        return _body(status, **parts)
     return _body(500, "internal-error", Detail.UNEXPECTED)
 
 
@@ -217,11 +217,11 @@ def retry_after(error: LimitReached) -> dict[str, str]:
 
 
 async def _expected(_: Request, error: Exception) -> ProblemResponse:
-    status, told, headers = _told(error)
-    return problem(status, **told, headers=headers)
+    status, parts, headers = _parts_of(error)
+    return problem(status, **parts, headers=headers)
 
 
-def _told(error: Exception) -> tuple[int, dict[str, Any], Mapping[str, str]]:
+def _parts_of(error: Exception) -> tuple[int, dict[str, Any], Mapping[str, str]]:
     """Say what an expected error is answered with: status, the parts of the problem, headers."""
     status, code = next(answer for kind, answer in EXPECTED.items() if isinstance(error, kind))
     errors: list[FieldError] = []

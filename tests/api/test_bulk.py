@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from api.body_limit import LARGEST_BATCH
-from tests.stack import Phone, Stack, StackPlace, User, android, iphone, make_app, make_stack, uncommitted
+from tests.stack import Phone, Stack, StackPlace, User, android, eventually, iphone, make_app, make_stack, uncommitted
 
 FASTS, TOKENS = "/v1/fasting-sessions/batch", "/v1/device-tokens/batch"
 
@@ -209,6 +209,23 @@ async def test_batches_that_come_twice_at_once_start_each_fast_once(api: Stack, 
     assert (await api.rows("SELECT count(*) FROM fasting_sessions WHERE id = ANY(:ids)", ids=ids))[0][0] == 100
 
 
+async def test_of_a_batch_only_what_is_needed_soon_is_dispatched_at_once(api: Stack, backend: User) -> None:
+    soon = start(api.user().user_id, ends_at=(datetime.now(UTC) + timedelta(minutes=30.9)).isoformat())
+    later = [start(api.user().user_id) for _ in range(30)]
+
+    assert said(await results(backend, FASTS, soon, *later)) == [(201,)] * 31
+
+    async def owed(*items: dict[str, Any]) -> int:
+        ids = [item["session_id"] for item in items]
+        return len(await api.rows("SELECT 1 FROM outbox WHERE subject_id = ANY(:ids)", ids=ids))
+
+    async def is_dispatched() -> bool:
+        return await owed(soon) == 0
+
+    await eventually(is_dispatched)
+    assert await owed(*later) == 30  # for sweepers, which this stack does not have
+
+
 async def test_a_fast_that_others_hold_fails_alone(api: Stack, backend: User) -> None:
     alice = api.user()
     held = await alice.start_fast(due_in=3600)
@@ -262,13 +279,13 @@ async def test_tokens_are_imported_and_each_gets_the_answer_of_its_single_route(
     known, several = android(), [iphone() for _ in range(3)]
     await bob.register(known)
     moved = Phone(taken.provider, taken.token)  # under another installation id
-    pairs = [(register(alice.user_id, each), (200,)) for each in several]
+    pairs: list[tuple[object, tuple[Any, ...]]] = [(register(alice.user_id, each), (200,)) for each in several]
     pairs += [
         (register(bob.user_id, moved, locale="de", time_zone="Europe/Vienna"), (200,)),
         (register(bob.user_id, known), (200,)),
         ({name: value for name, value in register(bob.user_id, android()).items() if name != "op"}, (200,)),
         (register(bob.user_id, iphone(), token="no token"), (422, "invalid-request", "token")),
-        (register(bob.user_id, iphone(), app_id="nobodys.app"), (422, "invalid-request", "app_id")),
+        (register(bob.user_id, iphone(), app_id="no app"), (422, "invalid-request", "app_id")),
         (register(bob.user_id, iphone(), provider="mail"), (422, "invalid-request", "provider")),
         (register(bob.user_id, android(), environment="sandbox"), (422, "invalid-request", "environment")),
         (register("a\0b", iphone()), (422, "invalid-request", "user_id")),

@@ -10,7 +10,6 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from api.http.problems import Detail
 from tests.stack import Stack, User
 
 HOUR = timedelta(hours=1)
@@ -167,7 +166,7 @@ async def test_a_start_with_other_content_under_a_taken_id_is_a_conflict(alice: 
         "type": "urn:fastbell:problem:session-exists",
         "title": "Conflict",
         "status": 409,
-        "detail": Detail.SESSION_EXISTS,
+        "detail": "This fasting session was started with other content. Use PATCH to change it.",
     }
 
 

@@ -172,7 +172,7 @@ async def _is_told(temporal: Temporal, session_id: UUID) -> bool:
 
 async def _are_left(sessions: Sessions, *, fewer_than: int) -> bool:
     async with sessions() as db:
-        return (await db.execute(text("SELECT count(*) FROM outbox"))).scalar_one() < fewer_than
+        return bool((await db.execute(text("SELECT count(*) FROM outbox"))).scalar_one() < fewer_than)
 
 
 async def _reached(temporal: Temporal, count: int) -> bool:

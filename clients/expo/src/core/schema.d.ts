@@ -3378,7 +3378,7 @@ export interface components {
             reminder_minutes?: number[] | null;
             /**
              * Labels
-             * @description Up to ten short texts about this fast, for texts of the presentation file (docs/presentation.md).
+             * @description Up to 10 texts of the caller, by name. The app's presentation file may use them: `{label.name}`.
              */
             labels?: {
                 [key: string]: string;
@@ -3407,7 +3407,7 @@ export interface components {
             reminder_minutes?: number[] | null;
             /**
              * Labels
-             * @description Up to ten short texts about this fast, for texts of the presentation file (docs/presentation.md).
+             * @description Up to 10 texts of the caller, by name. The app's presentation file may use them: `{label.name}`.
              */
             labels?: {
                 [key: string]: string;
