@@ -24,6 +24,7 @@ from tests.stack import SECRET
 
 ROOT = Path(__file__).parents[2]
 OPERATION_ID = re.compile(r"[a-z]+(_[a-z]+)+")
+CODED = re.compile(r"\b(Conflict|Outdated|problem)\(|\bcode ?=|\bEXPECTED\b")  # what may name a problem type
 BEFORE_ANY_ROUTE = {
     "not-http",
     "head-too-large",
@@ -114,7 +115,8 @@ def test_every_problem_type_is_answered_by_some_operation(served: dict[str, Any]
 
 
 def test_every_problem_type_that_the_code_names_is_in_the_table() -> None:
-    named = {name: path.name for path in _product() for name in _codes(ast.parse(path.read_text()))}
+    texts = {path: path.read_text() for path in _product()}
+    named = {name: path.name for path in texts if CODED.search(texts[path]) for name in _codes(ast.parse(texts[path]))}
 
     assert len(named) > 12
     assert {name: path for name, path in named.items() if name not in PROBLEMS}.keys() <= BEFORE_ANY_ROUTE
