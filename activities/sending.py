@@ -23,7 +23,7 @@ from domain.kinds import RULES, Kind, Priority
 from domain.presentation import Presentations
 from domain.push import Environment, PlannedSend, Provider, SentPush, TaskState
 from fleet.due_load import DueLoad
-from fleet.holds import Hold
+from fleet.holds import Hold, hold_for
 from fleet.takeover import Takeover
 from fleet.token_error_cutoff import TokenErrorCutoff
 from push.limiter.registry import RouteLimiters
@@ -135,7 +135,7 @@ class PushSending:
         """
         info = activity.info()
         left = max(ask.hold_seconds - (info.started_time - info.scheduled_time).total_seconds(), 0.0)
-        hold = Hold(ask.task_id, time.monotonic() + left + SEND_BUDGET.total_seconds())
+        hold = hold_for(ask.task_id, left, SEND_BUDGET.total_seconds())
         with self._room(ask), self._holds.holding(hold):
             await self._wait(left)
             progress = _Progress(hold, info.attempt)

@@ -98,7 +98,7 @@ async def arrive(db: AsyncSession, user_id: str, installation_id: UUID, after: i
 
     Raises NotFound, Conflict, CursorTooOld, and InvalidField for the field that the cursor came in.
     """
-    standing = await installations.standing(db, user_id, installation_id)
+    standing, app_id = await installations.standing_and_app(db, user_id, installation_id)
     check_may_sync(standing)
     extent = await log.extent(db, user_id)
     if after > extent.head:
@@ -106,7 +106,7 @@ async def arrive(db: AsyncSession, user_id: str, installation_id: UUID, after: i
     if 0 < after < extent.horizon:
         raise CursorTooOld(extent.horizon)
     await log.acknowledge(db, user_id, installation_id, after)
-    return Arrived(standing, extent, await installations.app_of(db, user_id, installation_id))
+    return Arrived(standing, extent, app_id)
 
 
 def item_out(item: LogItem, presentation: Presentation) -> ItemOut | None:

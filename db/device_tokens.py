@@ -394,34 +394,26 @@ _AWAIT_REGISTRATIONS = text("""
 """)
 
 
-async def app_of(db: AsyncSession, user_id: str, installation_id: UUID) -> str | None:
-    """Name the app that an installation of a user registered for last."""
-    query = (
-        select(DeviceToken.app_id)
-        .where(DeviceToken.installation_id == installation_id, DeviceToken.user_id == user_id)
-        .order_by(DeviceToken.active.desc(), DeviceToken.last_seen_at.desc(), DeviceToken.id)
-        .limit(1)
-    )
-    return await db.scalar(query)
-
-
 async def standing(db: AsyncSession, user_id: str, installation_id: UUID) -> InstallationStanding:
     """Give the state of an installation for a user."""
+    state, _ = await standing_and_app(db, user_id, installation_id)
+    return state
+
+
+async def standing_and_app(
+    db: AsyncSession, user_id: str, installation_id: UUID
+) -> tuple[InstallationStanding, str | None]:
+    """Give the state of an installation for a user, and the app that it registered for last."""
     query = (
-        select(DeviceToken.user_id, DeviceToken.active, DeviceToken.inactive_reason)
+        select(DeviceToken.user_id, DeviceToken.active, DeviceToken.inactive_reason, DeviceToken.app_id)
         .where(DeviceToken.installation_id == installation_id)
         .order_by(DeviceToken.active.desc(), DeviceToken.last_seen_at.desc(), DeviceToken.id)
     )
     rows = (await db.execute(query)).all()
-    if not rows:
-        return InstallationStanding.UNKNOWN
-    mine = [row for row in rows if row.user_id == user_id]
-    if not mine:
-        return InstallationStanding.FOREIGN
-    if mine[0].active:
-        return InstallationStanding.ACTIVE
-    if rows[0].active:
-        return InstallationStanding.INACTIVE
-    return (
-        InstallationStanding.INVALIDATED if mine[0].inactive_reason == "invalidated" else InstallationStanding.INACTIVE
-    )
+    mine = next((row for row in rows if row.user_id == user_id), None)
+    if mine is None:
+        return InstallationStanding.FOREIGN if rows else InstallationStanding.UNKNOWN, None
+    if mine.active:
+        return InstallationStanding.ACTIVE, mine.app_id
+    is_dead = not rows[0].active and mine.inactive_reason == "invalidated"
+    return InstallationStanding.INVALIDATED if is_dead else InstallationStanding.INACTIVE, mine.app_id

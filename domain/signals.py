@@ -110,3 +110,4 @@ class Signals:
     swept_at: datetime | None = None  # when that was; None: no sweep yet
     transfers: Transfers = Transfers()
     webhooks: WebhookSignals = WebhookSignals()
+    erasures: OutboxBacklog = OutboxBacklog(0, None)  # that run

@@ -1,6 +1,7 @@
 """One line for each reminder or message of a person: what became of its pushes, in sentences that can be read out."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -12,6 +13,7 @@ from domain.reasons import PROVIDERS, TOKEN_ERRORS, why, why_so, why_then
 from domain.timeline import Event, TimelineItem
 from domain.timeline_words import duration
 
+_PHONE = re.compile(r" for the (iPhone|Android phone|phone) [0-9a-f]{8}")
 _ON_TIME = timedelta(seconds=1)
 _A_SECOND = timedelta(seconds=1)
 
@@ -95,6 +97,8 @@ class _Says(StrEnum):
     REGISTERED_NOW = " It is active now: the phone registered again, or the refusal was about an older registration."
     TO_OPEN = " Opening the app there once fixes it."
     DEAD = "Given up for {phones}: {why}"
+    SO_FOR_ALL = " This holds for {phones}."
+    SO_FOR_OTHERS = " Likewise for {phones} more, at other times."
     PENDING = "Not settled yet on {phones}."
     OTHER = "A newer release recorded what this one cannot read."
 
@@ -149,11 +153,28 @@ def in_words(
     others = [each for each in settled if each not in taken]
     sentences = [
         *([_accepted(taken)] if taken else []),
-        *(item.text for item in present),
+        *_present(present),
         *map(_settled, others),
         *map(_withheld, withheld),
     ]
     return " ".join(sentences) or _Says.OTHER
+
+
+def _present(items: Iterable[TimelineItem]) -> Iterator[str]:
+    """Say once what several pushes wait for in the same way."""
+    alike: dict[tuple[object, ...], list[TimelineItem]] = {}
+    for item in items:
+        key = (item.provider, item.reason, item.detail.get("waits_for"), item.detail.get("is_dead"))
+        alike.setdefault(key, []).append(item)
+    for first, *more in alike.values():
+        if not more:
+            yield first.text
+            continue
+        without_phones = {_PHONE.sub("", item.text, count=1) for item in (first, *more)}
+        if len(without_phones) == 1:
+            yield without_phones.pop() + _Says.SO_FOR_ALL.format(phones=_phones(len(more) + 1))
+        else:
+            yield first.text + _Says.SO_FOR_OTHERS.format(phones=_phones(len(more)))
 
 
 def _accepted(groups: Sequence[SettledPushes]) -> str:

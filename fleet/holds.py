@@ -12,7 +12,9 @@ import structlog
 from db import holds
 from db.engine import Sessions
 
-_GATHERS = 0.2  # seconds, while more join one statement; what is claimed within them is never recorded
+_GATHERS = 0.2  # seconds between statements, so that many pushes join one
+_PROMPT = 0.2  # seconds; a push that is due and claimed within them is never recorded
+_ROUNDING = 0.01  # seconds, by which a timer may fire early
 _MAX_AT_ONCE = 1_000
 _TIMEOUT = 4.0  # seconds for one statement
 _RESTS = 1.0  # seconds after trouble
@@ -26,7 +28,14 @@ class Hold:
 
     task_id: UUID
     ends_at: float  # by the monotonic clock; afterwards Temporal has given the send to another worker
+    record_from: float = 0.0  # likewise; at once where it waits for its due instant
     recorded_by: UUID | None = None  # this worker, once the database has it; then the claim fails if another one has it
+
+
+def hold_for(task_id: UUID, left: float, budget: float) -> Hold:
+    """Make the hold of a send that is due in `left` seconds, and that Temporal gives to another `budget` after that."""
+    now = time.monotonic()
+    return Hold(task_id, now + left + budget, record_from=now if left > 0 else now + _PROMPT)
 
 
 class Holds:
@@ -39,9 +48,12 @@ class Holds:
 
     @contextmanager
     def holding(self, hold: Hold) -> Iterator[Hold]:
-        """Hold a send; it is recorded if it waits for longer than a moment."""
+        """Hold a send until the block is left, or until it is claimed."""
         self._unrecorded[hold] = None
-        self._some.set()
+        if (wait := hold.record_from - time.monotonic()) > 0:
+            asyncio.get_running_loop().call_later(wait + _ROUNDING, self._some.set)
+        else:
+            self._some.set()
         try:
             yield hold
         finally:
@@ -60,10 +72,10 @@ class Holds:
         """Record until cancelled."""
         while True:
             await self._some.wait()
-            await asyncio.sleep(_GATHERS)
             try:
                 if self.seen_as is not None:
                     await self._record(sessions, self.seen_as)
+                    await asyncio.sleep(_GATHERS)
                     continue
             except Exception as error:  # noqa: BLE001 -- whatever ails the database
                 log.warning("recording held pushes failed, will retry", error=type(error).__name__)
@@ -74,7 +86,7 @@ class Holds:
         """Record what waits; what the database does not take now is left to Temporal."""
         self._some.clear()
         now = time.monotonic()
-        waiting = [hold for hold in self._unrecorded if hold.ends_at > now]
+        waiting = [hold for hold in self._unrecorded if hold.record_from <= now < hold.ends_at]
         for start in range(0, len(waiting), _MAX_AT_ONCE):
             part = waiting[start : start + _MAX_AT_ONCE]
             async with asyncio.timeout(_TIMEOUT), sessions() as db:

@@ -8,6 +8,7 @@ not sent when that is due. Its check fails for those, so nothing is sent twice.
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -100,43 +101,35 @@ class Takeover:
 
     async def _take_over(self, worker_id: UUID) -> None:
         while True:
-            wait = 0.0
+            wait, began = self._timings.looks_every, time.monotonic()
             try:
-                while self.holds.seen_as is not None and not self._unsure:
-                    began = time.monotonic()
+                if self.holds.seen_as is not None and not self._unsure:
                     soon = await self._take_due(worker_id)
                     took = time.monotonic() - began
-                    if soon is None:
-                        wait = _SPARES * took
-                        break
-                    await asyncio.sleep(max(soon, 2 * took))
+                    wait = max(wait, _SPARES * took) if soon is None else max(soon, 2 * took)
             except Exception as error:  # noqa: BLE001 -- whatever ails the database
                 log.warning("taking over failed, will retry", error=type(error).__name__)
-            try:
-                async with asyncio.timeout(max(self._timings.looks_every, wait)):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
                     await self._look.wait()
-            except TimeoutError:
-                pass
             self._look.clear()
 
     async def _take_due(self, worker_id: UUID) -> float | None:
         """Take over what is due; returns the seconds until there may be more, None when there is nothing in sight."""
-        is_more = False
+        async with asyncio.timeout(_TIMEOUT), self._sessions() as db:
+            soon = await held.next_due(db, self._lost(frozenset(Kind)), self._timings.looks_every)
+        if soon is None or soon > 0:
+            return soon
         for kinds in _KINDS:
             most = min(self._timings.batch, _MAX_TAKEN - len(self._taken[kinds]))
             async with asyncio.timeout(_TIMEOUT), self._sessions() as db:
-                taken = await held.take(db, worker_id, self._lost(kinds), self._part(worker_id), max(most, 0))
+                taken = await held.take(db, worker_id, self._lost(kinds), self._part(worker_id), most)
             for each in taken:
                 hold = Hold(each.send.task_id, time.monotonic() + _SENDS_WITHIN, recorded_by=worker_id)
                 self._begin(each, hold, kinds)
-            is_more = is_more or len(taken) == most
             if taken:
                 log.warning("took over pushes of a lost worker", count=len(taken))
-        if is_more:
-            return _BETWEEN
-        async with asyncio.timeout(_TIMEOUT), self._sessions() as db:
-            soon = await held.next_due(db, self._lost(frozenset(Kind)), self._timings.looks_every)
-        return None if soon is None else max(soon, _BETWEEN)
+        return _BETWEEN
 
     def _lost(self, kinds: frozenset[Kind]) -> held.Lost:
         return held.Lost(self._others.lost, kinds, self._sends.keys())

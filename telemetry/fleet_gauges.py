@@ -69,6 +69,7 @@ def families(read: Signals, configured: Collection[Key]) -> Iterator[GaugeMetric
         "handoffs", "Messages whose handoff has not decided yet how to reach each phone", read.handoffs, read.at
     )
     yield from _backlog("unopened_reminders", "Due reminders that no workflow has processed", read.unopened, read.at)
+    yield from _backlog("erasures", "Erasures of people that are not done", read.erasures, read.at)
     if read.swept_at is not None:
         meaning = "When a worker last looked for fasts without a workflow."
         yield _single("swept_timestamp_seconds", meaning, read.swept_at.timestamp())

@@ -7,6 +7,8 @@ which could give another answer (DNS rebinding), never happens.
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +20,7 @@ from domain.webhooks import LONGEST_URL
 _NAT64 = IPv6Network("64:ff9b::/96")  # an IPv4 address in its last 32 bits (RFC 6052)
 _RESOLVES_WITHIN = 5.0  # seconds
 _MAX_TRIED = 4  # addresses of one name
+_LOOKUPS = 2  # at a time
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]  # host and port; raises OSError
 
 
@@ -83,7 +86,10 @@ class JudgingBackend(httpcore.AsyncNetworkBackend):
 
     def __init__(self, *, allow_private: bool, resolve: Resolve | None = None) -> None:
         self._allow_private = allow_private
-        self._resolve = resolve or _addresses_of
+        self._resolve = resolve or self._addresses_of
+        # Of its own: a name server that does not answer keeps a thread, and providers' names are resolved in the
+        # event loop's.
+        self._threads = ThreadPoolExecutor(_LOOKUPS, "webhook-names")
         self._inner = httpcore.AnyIOBackend()
 
     async def connect_tcp(
@@ -104,6 +110,10 @@ class JudgingBackend(httpcore.AsyncNetworkBackend):
         assert error is not None
         raise error
 
+    def close(self) -> None:
+        """Let go of the threads; one that hangs ends by itself."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
     async def sleep(self, seconds: float) -> None:
         """Wait."""
         await asyncio.sleep(seconds)
@@ -122,7 +132,7 @@ class JudgingBackend(httpcore.AsyncNetworkBackend):
             raise RefusedAddress
         return addresses[:_MAX_TRIED]
 
-
-async def _addresses_of(host: str, port: int) -> Sequence[str]:
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [str(each[4][0]) for each in found if each[0] in {socket.AF_INET, socket.AF_INET6}]
+    async def _addresses_of(self, host: str, port: int) -> Sequence[str]:
+        look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        return [str(each[4][0]) for each in found if each[0] in {socket.AF_INET, socket.AF_INET6}]

@@ -27,6 +27,7 @@ class WebhookSender:
     def __init__(self, *, allow_private: bool, within: float, verify: ssl.SSLContext) -> None:
         self._allow_private = allow_private
         self._within = within  # seconds, for the whole request
+        self._backend = JudgingBackend(allow_private=allow_private)
         transport = httpx.AsyncHTTPTransport(
             verify=verify, trust_env=False, limits=httpx.Limits(max_connections=AT_ONCE, keepalive_expiry=30)
         )
@@ -36,7 +37,7 @@ class WebhookSender:
             max_connections=AT_ONCE,
             max_keepalive_connections=AT_ONCE,
             keepalive_expiry=30,
-            network_backend=JudgingBackend(allow_private=allow_private),
+            network_backend=self._backend,
         )
         self._http = httpx.AsyncClient(
             transport=transport,
@@ -56,6 +57,7 @@ class WebhookSender:
     ) -> None:
         """Close them."""
         await self._http.aclose()
+        self._backend.close()
 
     async def send(self, webhook: Webhook, outgoing: Outgoing) -> Attempted:
         """Make one attempt. Whatever the receiver does, this ends in time and raises nothing."""

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.console.rendering import page
@@ -28,7 +28,7 @@ _EVENTS, _DELIVERIES = 50, 50
 class EventFilterIn(Body):
     """Which events to list."""
 
-    type: EventType | None = None
+    type: Annotated[EventType | None, BeforeValidator(lambda value: value or None)] = None  # empty: any
     user: Annotated[str, Field(max_length=LONGEST_USER_ID), AfterValidator(printable)] = ""
     before: Annotated[int | None, Field(ge=1, le=2**63 - 1)] = None  # the number of an event
 

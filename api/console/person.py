@@ -96,7 +96,7 @@ async def person(
         now = await present.of_user(db, user, part)
         first = [] if before else await summaries.unsettled(db, user, now)
         settled = await summaries.of_user(db, user, part, now, before, _LINES + 1)
-        lines = await summaries.with_timelines(db, user, first + settled[:_LINES])
+        lines = await summaries.with_timelines(db, user, first + settled[:_LINES], now)
         items = await timeline.of_user(db, user, part, after, _ITEMS + 1)
         fasts = (await page_of(db, user, Page(None, _MAX_FASTS))).items
     return page(

@@ -51,6 +51,7 @@ async def present(db: AsyncSession) -> Signals:
         workers=len(reporting),
         transfers=Transfers(*(await db.execute(_TRANSFERS, {"now": now})).one()),
         webhooks=WebhookSignals(*(await db.execute(_WEBHOOKS)).one()),
+        erasures=OutboxBacklog(*(await db.execute(_ERASURES)).one()),
         streams=(await db.scalar(select(func.count()).where(Presence.expires_at > now))) or 0,
     )
 
@@ -138,6 +139,7 @@ _UNDECIDED = text("""
       FROM messages
      WHERE kind = 'message' AND handed_off_at IS NULL
 """)
+_ERASURES = text("SELECT count(*), min(requested_at) FROM erasures WHERE next_attempt_at IS NOT NULL")
 _WEBHOOKS = text("""
     SELECT min(w.failing_since),
            coalesce(sum((SELECT count(*) FROM webhook_deliveries AS d

@@ -24,12 +24,13 @@ from domain.kinds import Kind
 from domain.messages import LONGEST_GRACE
 from domain.push import Provider, TaskState
 from domain.reasons import why
-from domain.reminders import AFTER_THE_END, LEAST_KEPT, LONGEST_USEFUL, ReminderState
+from domain.reminders import AFTER_THE_END, LEAST_KEPT, LONGEST_USEFUL, ReminderState, reminders
 from domain.sessions import FastingSession, SessionStatus
 from domain.summaries import MessageSummary, SettledPushes, SummaryState, TokenSince, WithheldReason
 from domain.timeline import TimelineItem, TimelinePart
 
 _ITEMS_EACH = 30  # of the timeline, under one line
+_MOST_FASTS = 200  # whose reminders had no push
 _MOST_ITEMS = 600  # under all lines of a page
 
 Present = Mapping[UUID, Sequence[TimelineItem]]
@@ -66,10 +67,13 @@ async def of_user(
     return sorted(lines, key=lambda line: (line.at, line.message_id), reverse=True)[:limit]
 
 
-async def with_timelines(db: AsyncSession, user_id: str, lines: Sequence[MessageSummary]) -> list[MessageSummary]:
-    """Put under each line what happened to it."""
+async def with_timelines(
+    db: AsyncSession, user_id: str, lines: Sequence[MessageSummary], now: Sequence[TimelineItem]
+) -> list[MessageSummary]:
+    """Put under each line what its pushes wait for, and what happened to them."""
     if not lines:
         return []
+    waiting = _by_message(now)
     part = TimelinePart(message_ids=tuple(line.message_id for line in lines))
     items: dict[UUID, list[TimelineItem]] = defaultdict(list)
     for item in await timeline.of_user(db, user_id, part, None, _MOST_ITEMS):
@@ -78,7 +82,7 @@ async def with_timelines(db: AsyncSession, user_id: str, lines: Sequence[Message
     return [
         replace(
             line,
-            happened=items[line.message_id][:_ITEMS_EACH],
+            happened=[*waiting.get(line.message_id, ()), *items[line.message_id][:_ITEMS_EACH]],
             has_more=len(items[line.message_id]) > _ITEMS_EACH or sum(map(len, items.values())) == _MOST_ITEMS,
         )
         for line in lines
@@ -180,7 +184,11 @@ async def _unplanned(
     """Give the lines of reminders without a push: skipped, unprocessed, or of a fast that had ended."""
     now = await present_instant(db)
     around = await fasting_sessions.ending(db, user_id, now - LEAST_KEPT - AFTER_THE_END, now + LONGEST_USEFUL)
-    wanted = {each.session_id: each for each in around if part.session_id in {None, each.session_id}}
+    around = [each for each in around if part.session_id in {None, each.session_id}]
+    if after is not None:
+        around = [each for each in around if any(reminder.due_at <= after[0] for reminder in reminders(each))]
+    latest = sorted(around, key=lambda each: (each.ends_at, each.session_id), reverse=True)[:_MOST_FASTS]
+    wanted = {each.session_id: each for each in latest}
     if not wanted:
         return []
     found = []

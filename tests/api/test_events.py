@@ -195,7 +195,7 @@ async def test_a_cursor_older_than_what_is_kept_is_told_where_to_continue(
     assert horizon == last - 1
     assert (gone.status_code, gone.json()["type"], gone.json()["next_cursor"]) == (
         410,
-        "urn:fastbell:problem:cursor-too-old",
+        "urn:fastbell:problem:event-cursor-too-old",
         horizon,
     )
     assert [each["id"] for each in from_the_start["items"]] == [last, unread]

@@ -39,7 +39,6 @@ CAME_FOR = {
     "The last fasting sessions and their reminders": ["Fast", "State", "Reminders"],
     "Dead pushes, the latest due first": ["Push", "Person", "Redrive"],
     "Pushes by day, kind and app": ["Day", "Kind", "Route", "Due", "Accepted"],
-    "Pushes that ended without acceptance, the most frequent first": ["Route", "State", "Pushes"],
 }
 COLUMNS_IN_SIGHT = """() => Object.fromEntries([...document.querySelectorAll('table')].map(table => [
   (table.caption || {textContent: ''}).textContent.trim(),

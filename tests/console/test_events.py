@@ -38,10 +38,12 @@ async def test_events_are_listed_the_newest_first_by_type_and_person(stack: Stac
 
     all_of_hers = await carol.get(f"/console/events?{urlencode({'user': alice.user_id})}")
     one = await carol.get(f"/console/events?{urlencode({'user': alice.user_id, 'type': 'push.accepted'})}")
+    any_type = await carol.get(f"/console/events?{urlencode({'user': alice.user_id, 'type': ''})}")  # as the form sends
     of_all = await carol.get("/console/events?type=device_token.registered")
 
     numbers = [int(found) for found in NUMBER.findall(all_of_hers.text)]
     assert numbers == sorted(numbers, reverse=True)
+    assert NUMBER.findall(any_type.text) == NUMBER.findall(all_of_hers.text)
     assert "push.accepted" in words(all_of_hers)
     assert "device_token.registered" in words(all_of_hers)
     assert NUMBER.findall(one.text) == [str(numbers[0])]

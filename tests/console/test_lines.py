@@ -117,6 +117,21 @@ async def test_what_is_not_settled_comes_first_however_old_it_is(
         await db.execute(text("DELETE FROM push_tasks WHERE task_id = :id"), {"id": task_id})
 
 
+async def test_what_several_phones_wait_for_is_said_once(stack: Stack, carol: Visit, bob: User) -> None:
+    task_ids = await dead_task(bob, iphone(), iphone(), iphone(), ends_in=300)
+
+    page = await carol.get(f"/console/person?{urlencode({'user': bob.user_id})}")
+
+    [line] = lines(page)
+    assert "The reminder 1 minute before the end is dead." in line
+    assert line.count("A person can redrive it until") == 1
+    assert line.endswith("This holds for 3 phones.")
+    below = page.text.partition("</summary>")[2].partition("</details>")[0]
+    assert below.count('class="event waits"') == 3
+    async with stack.sessions.begin() as db:
+        await db.execute(text("DELETE FROM push_tasks WHERE task_id = ANY(:ids)"), {"ids": task_ids})
+
+
 async def test_a_reminder_that_nobody_processed_says_so(unarmed: Stack, carol: Visit) -> None:
     alice = unarmed.user()
     await alice.register(iphone())
@@ -153,7 +168,6 @@ async def test_phones_that_fared_differently_are_told_apart(stack: Stack, carol:
             await db.execute(text(f"DELETE FROM {table} WHERE {of_session}"), {"id": session_id})
 
 
-MANY = 10_000
 PLANNED = """
     INSERT INTO push_tasks (task_id, kind, user_id, installation_id, device_id, provider, environment, conversation_id,
                             message_id, reminder_minutes, collapse_key, due_at, attempt_count, state, expires_at,
@@ -167,10 +181,11 @@ PLANNED = """
 """
 
 
-async def test_ten_thousand_pushes_of_one_person_are_paged(stack: Stack, carol: Visit, alice: User) -> None:
+@pytest.mark.parametrize("many", [60, pytest.param(10_000, marks=pytest.mark.long)])
+async def test_many_pushes_of_one_person_are_paged(stack: Stack, carol: Visit, alice: User, many: int) -> None:
     await alice.register(iphone())
     async with stack.sessions.begin() as db:
-        await db.execute(text(PLANNED), {"many": MANY, "user": alice.user_id})
+        await db.execute(text(PLANNED), {"many": many, "user": alice.user_id})
     try:
         first = await carol.get(f"/console/person?{urlencode({'user': alice.user_id})}")
         earlier = re.search(r'href="([^"]*before=[^"]*)">Earlier', first.text)

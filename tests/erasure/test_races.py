@@ -4,6 +4,8 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+import pytest
+
 from activities.handoff import HandoffPlanning, PlanHandoff
 from activities.reminders import Moment, OpenReminder, ReminderOpening
 from db.erasures import Erasing
@@ -20,6 +22,7 @@ from tests.support.timelines import of
 from tests.talk import conversation_of, handed_off, post, posted, posted_and_refused, tasks_of
 
 
+@pytest.mark.long  # it waits for the due instant
 async def test_from_the_answer_on_no_push_starts_although_the_sends_are_held(
     stack: Stack, alice: User, simulator: Simulator
 ) -> None:
