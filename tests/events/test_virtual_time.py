@@ -26,7 +26,7 @@ async def skipping(stack: Stack) -> AsyncIterator[tuple[Stack, TimeSkipper]]:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(120)
 async def test_after_an_hour_without_a_receiver_each_event_arrives(
     skipping: tuple[Stack, TimeSkipper], receiver: Receiver
 ) -> None:
