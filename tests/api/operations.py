@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jsonschema
-from referencing import Registry, Resource
+from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
 from api.http.problem_types import MEDIA_TYPE
@@ -86,7 +86,7 @@ class Shapes:
     """The schemas of a document, to compare JSON with."""
 
     def __init__(self, document: dict[str, Any]) -> None:
-        whole = Resource(contents=document, specification=DRAFT202012)
+        whole = DRAFT202012.create_resource(document)
         self._registry = Registry().with_resource("urn:document", whole).crawl()
 
     def fit(self, schema: str | dict[str, Any] | None, instance: object) -> bool:
