@@ -1,5 +1,6 @@
 """A stack of several apps: their file may be rewritten while the worker runs."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -10,9 +11,12 @@ import pytest
 
 from push.registry import Rotation
 from settings.apps_file import AppIds
+from settings.environment import service_settings
+from settings.presentations import PresentationFiles
 from simulator import DEMO, App, Simulator
 from tests.stack import Stack, StackPlace, make_app, make_stack, working
 
+EVERY = timedelta(seconds=0.1)  # between looks at presentation files
 ONE = App("one", "app.fastbell.one", "TEAMONE001", "KEYONE0001", "fastbell-one")
 TWO = App("two", "app.fastbell.two", "TEAMTWO001", "KEYTWO0001", "fastbell-two")
 ONE_TOO = App("one-too", "app.fastbell.one-too", ONE.team_id, ONE.key_id, "fastbell-one-too")
@@ -109,15 +113,18 @@ async def idle_stack(
     app = make_app(place, APPS_FILE=str(file.path))
     async with make_stack(place, app) as stack:
         impatient = AppIds(file.path, every=timedelta(0))  # tests write the file and register the next moment
-        app.state.services = replace(app.state.services, app_ids=impatient)
+        presented = PresentationFiles(service_settings(place.environment(APPS_FILE=str(file.path))), every=EVERY)
+        app.state.services = replace(app.state.services, app_ids=impatient, presentations=presented.presentations)
+        following = asyncio.create_task(presented.follow())
         yield stack
+        following.cancel()
 
 
 @pytest.fixture
 async def rotation(idle_stack: Stack, apps_file: AppsFile) -> AsyncIterator[Rotation]:
     """The senders of a worker that began with the file as it is before the test."""
     environment = idle_stack.place.environment(APPS_FILE=str(apps_file.path))
-    async with working(idle_stack, environment, looks_every=timedelta(seconds=0.1)) as rotation:
+    async with working(idle_stack, environment, looks_every=EVERY) as rotation:
         yield rotation
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from domain.problems import Conflict, InvalidField
-from domain.sessions import SessionStatus, check_times, finished_status
+from domain.sessions import SessionStatus, check_times, finished_status, readable_labels
 from tests.domain.test_reminders import SESSION
 
 BEFORE, AT, AFTER = (SESSION.ends_at + timedelta(seconds=seconds) for seconds in (-1, 0, 1))
@@ -67,3 +67,18 @@ def test_times_against_the_rules_are_refused(times: tuple[datetime, datetime], f
 @pytest.mark.parametrize("times", [hours(0, 0.001), hours(0, 504), hours(-503, 1), hours(24, 528)])
 def test_times_at_the_edge_of_the_rules_are_accepted(times: tuple[datetime, datetime]) -> None:
     check_times(*times, NOW)
+
+
+@pytest.mark.parametrize(
+    ("stored", "labels"),
+    [
+        ({"name": "Assam", "size": ""}, {"name": "Assam", "size": ""}),
+        ({"name": 7, "b d": "x", "ok": "x", "list": ["x"], "long": "x" * 101}, {"ok": "x"}),
+        ({f"name_{number}": "x" for number in range(12)}, {f"name_{number}": "x" for number in range(10)}),
+        ([1], {}),
+        (None, {}),
+        ("text", {}),
+    ],
+)
+def test_stored_labels_that_cannot_be_read_are_as_none(stored: object, labels: dict[str, str]) -> None:
+    assert readable_labels(stored) == labels
