@@ -16,6 +16,7 @@ from api.fields import Body, printable
 from api.http.auth import LONGEST_USER_ID
 from db import events, support_actions, webhook_deliveries, webhooks
 from db.engine import as_of_one_moment
+from db.events import NUMBERED_AT_ONCE
 from db.support_actions import Deed
 from db.webhooks import ShownWebhook
 from domain.events import EventType
@@ -23,6 +24,7 @@ from domain.problems import Conflict, NotFound
 
 router = APIRouter()
 _EVENTS, _DELIVERIES = 50, 50
+_ROUNDS = 3  # of numbering what was committed until now
 
 
 class EventFilterIn(Body):
@@ -38,11 +40,13 @@ async def show_events(
     request: Request, operator: Signed, sessions: Database, query: Annotated[EventFilterIn, Query()]
 ) -> Response:
     """List what happened, the newest first."""
-    await events.number(sessions)  # what was committed until now
+    rounds = 0
+    while (is_behind := await events.number(sessions) >= NUMBERED_AT_ONCE) and rounds < _ROUNDS:
+        rounds += 1
     async with sessions() as db:
         await as_of_one_moment(db)
         found = await events.latest(db, query.user or None, query.type, query.before, _EVENTS)
-    return page(request, "events", operator, query=query, types=list(EventType), found=found)
+    return page(request, "events", operator, query=query, types=list(EventType), found=found, is_behind=is_behind)
 
 
 @router.get("/webhooks")

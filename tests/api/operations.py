@@ -1,10 +1,13 @@
 """The operations of the API's document, as tests read and call them."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jsonschema
+from referencing import Registry
+from referencing.jsonschema import DRAFT202012
 
 from api.http.problem_types import MEDIA_TYPE
 
@@ -79,7 +82,15 @@ def operations(document: dict[str, Any]) -> Iterator[Operation]:
             yield Operation(path, method.upper(), told)
 
 
-def validates(document: dict[str, Any], schema: str | dict[str, Any] | None, instance: object) -> bool:
-    """Tell whether JSON fits a schema, or one that is named."""
-    named = {"$ref": f"#/components/schemas/{schema}"} if isinstance(schema, str) else schema or {}
-    return jsonschema.Draft202012Validator({**named, "components": document["components"]}).is_valid(instance)
+class Shapes:
+    """The schemas of a document, to compare JSON with."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        whole = DRAFT202012.create_resource(document)
+        self._registry = Registry().with_resource("urn:document", whole).crawl()
+
+    def fit(self, schema: str | dict[str, Any] | None, instance: object) -> bool:
+        """Tell whether JSON fits a schema of the document, or one that it names."""
+        there = {"$ref": f"#/components/schemas/{schema}"} if isinstance(schema, str) else schema or {}
+        here = json.loads(json.dumps(there).replace('"#/', '"urn:document#/'))
+        return jsonschema.Draft202012Validator(here, registry=self._registry).is_valid(instance)

@@ -336,7 +336,7 @@ async def test_a_database_that_is_away(examine: Examine) -> None:
 @pytest.mark.parametrize(
     ("settings", "found"),
     [
-        ({"AUTH_JWT_SECRET": ""}, "set exactly one of AUTH_JWT_SECRET and AUTH_JWKS_URL"),
+        ({"AUTH_JWT_SECRET": "", "AUTH_AUDIENCE": "us"}, "AUTH_AUDIENCE and AUTH_ISSUER are claims of JWTs"),
         ({"RATE_LIMIT": "often"}, "RATE_LIMIT: must be a rate such as 600/minute, or 0 for no limit."),
         ({"APNS_RATE": "-1"}, "APNS_RATE: "),
         ({"RETENTION_DAYS": "0"}, "RETENTION_DAYS: "),

@@ -89,7 +89,7 @@ async def test_an_issuer_whose_tokens_are_for_others_too(examine: Examine) -> No
         both = await examine(offline=True, AUTH_JWT_SECRET=SECRET, AUTH_JWKS_URL=issuer.url, AUTH_AUDIENCE="us")
 
     assert [line.found.partition(":")[0] for line in lines] == ["AUTH_AUDIENCE is * and AUTH_ISSUER is not set"]
-    assert both[0].found.startswith("set exactly one of AUTH_JWT_SECRET and AUTH_JWKS_URL")
+    assert both[0].found.startswith("set only one of AUTH_JWT_SECRET and AUTH_JWKS_URL")
 
 
 async def test_a_check_that_never_ends_or_breaks_hides_no_other() -> None:

@@ -30,7 +30,9 @@ INSTANTS = (
     "due_at", "ends_at", "expires_at", "first_ends_at", "scheduled_at", "next_attempt_at", "retry_at", "route_until",
     "owed_since", "call_since", "engaged_at",
 )  # fmt: skip
-IN_SQL = re.compile(r"(?:last_reason|reason)[ \w]*(?:=|,|THEN|coalesce\([\w., ]*)\s*'([a-z_]+)'|NULL, '([a-z_]+)'")
+IN_SQL = re.compile(
+    r"(?<!inactive_)(?:last_reason|reason)[ \w]*(?:=|,|THEN|coalesce\([\w., ]*)\s*'([a-z_]+)'|NULL, '([a-z_]+)'"
+)
 
 
 def test_every_reason_that_the_code_writes_has_words() -> None:

@@ -26,7 +26,7 @@ async def skipping(stack: Stack) -> AsyncIterator[tuple[Stack, TimeSkipper]]:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(120)
 async def test_after_an_hour_without_a_receiver_each_event_arrives(
     skipping: tuple[Stack, TimeSkipper], receiver: Receiver
 ) -> None:
@@ -46,7 +46,7 @@ async def test_after_an_hour_without_a_receiver_each_event_arrives(
         assert (await hook.call("POST", "/test")).status_code == 202  # ends the present rest
 
         await hook.ends_as(30, state="accepted", type="device_token.registered")
-        assert 20 <= tried <= 80  # the first ones, and one at a time, at the latest after five minutes
+        assert 15 <= tried <= 80  # the first ones, and one at a time, at the latest after five minutes
         taken = Counter(each.id for each in receiver.of(alice.user_id)[tried:])
         assert (len(taken), set(taken.values())) == (30, {1})
         assert (await hook.shown())["state"] == "enabled"

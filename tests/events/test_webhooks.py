@@ -123,6 +123,7 @@ async def test_one_event_that_is_refused_holds_up_no_other(stack: Stack, hook: H
     assert (refused["reason"], refused["status"], refused["attempts"]) == ("http_422", 422, 1)
 
 
+@pytest.mark.long
 async def test_a_receiver_that_never_answers_is_tried_a_little_and_holds_up_nobody(
     stack: Stack, hook: Hook, receiver: Receiver
 ) -> None:

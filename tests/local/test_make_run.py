@@ -73,7 +73,7 @@ def test_the_demonstration_hands_a_message_to_a_phone_that_is_connected_and_to_o
 
 def test_the_walk_throughs_of_the_documents_hold_as_they_are_written(first_run: LocalRun) -> None:
     blocks = {
-        "README.md": r"(?s)With `make run` running:\n\n(    KEY=.*?)\n\nMessages between",
+        "README.md": r"(?s)With `make run` running:\n\n(    KEY=.*?)\n\n\*\*",
         "docs/messages.md": r"(?s)```sh\n(.*?)```",
     }
     walking = {path: _walk(first_run, path, pattern) for path, pattern in blocks.items()}
@@ -126,7 +126,8 @@ def test_a_token_is_all_that_cli_token_prints_and_the_api_accepts_it(first_run: 
     assert (printed.returncode, printed.stderr) == (0, "")
     assert re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+\n", printed.stdout)
     answer = httpx.get(
-        f"{first_run.api_url}/v1/device-tokens", headers={"Authorization": f"Bearer {printed.stdout.strip()}"}
+        f"{first_run.api_url}/v1/users/zo%C3%AB%20%E2%88%9E/device-tokens",
+        headers={"Authorization": f"Bearer {printed.stdout.strip()}"},
     )
     assert (answer.status_code, answer.json()) == (200, {"items": [], "next_cursor": None})
 
