@@ -161,6 +161,7 @@ async def test_a_log_that_is_cut_while_it_is_read_has_no_hole(alice: User, api: 
     assert (await answer_to(alice, f"installation_id={phone}&after=2"))[0] == 410
 
 
+@pytest.mark.long
 async def test_readers_that_follow_a_log_miss_nothing_while_many_write(alice: User, bob: User, api: Stack) -> None:
     rooms = [await conversation_of(alice, bob) for _ in range(WRITERS)]
 

@@ -265,6 +265,7 @@ async def test_the_workflow_ends_with_its_webhook_and_another_begins_with_anothe
     await hook.call("DELETE")
 
 
+@pytest.mark.long
 async def test_a_webhook_that_lost_its_workflow_gets_another(stack: Stack, hook: Hook, receiver: Receiver) -> None:
     await hook.call("POST", "/test")
     await hook.ends_as(1, state="accepted")

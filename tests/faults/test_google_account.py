@@ -5,6 +5,8 @@ import pytest
 from tests.faults.service import Service, healthy, undisturbed
 from tests.stack import android
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("reason", ["revoked", "expired"])
 async def test_an_access_token_that_ends_costs_no_push(service: Service, reason: str) -> None:

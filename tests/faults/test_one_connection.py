@@ -7,6 +7,8 @@ import pytest
 from tests.faults.service import Service, healthy, in_time, undisturbed
 from tests.stack import Phone, android, iphone
 
+pytestmark = pytest.mark.long
+
 
 async def test_goaway_repeats_those_above_its_line_and_waits_for_those_below(service: Service) -> None:
     below, triggers, above = healthy(10), [iphone(), android()], healthy(10)

@@ -16,7 +16,7 @@ import pytest
 from commands.context import read_settings
 from tests.local.run import ROOT, LocalRun, environment, lives, local_run, wait_until
 
-pytestmark = pytest.mark.timeout(150)  # on a busy machine all parts together may take a minute to start
+pytestmark = [pytest.mark.long, pytest.mark.timeout(150)]  # all parts may take a minute to start
 
 PARTS = ["postgres", "temporal", "simulator", "worker", "api"]
 SHOWN = "Alice's {} shows “Your fast is almost over: 1 minute to go.”, received once."

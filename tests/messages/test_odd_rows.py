@@ -180,6 +180,7 @@ HERS = {
 }
 
 
+@pytest.mark.long
 async def test_no_word_in_any_row_keeps_its_owner_or_support_from_the_rest(stack: Stack) -> None:
     odd = await member(stack, ODD["a locale"])
     [task_id, _] = await dead_task(odd.user, odd.first, odd.second)

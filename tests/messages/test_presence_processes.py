@@ -17,6 +17,8 @@ from tests.stack import Stack, User, eventually
 from tests.streaming import deaf_client, is_present, streaming
 from tests.talk import conversation_of, posted
 
+pytestmark = pytest.mark.long
+
 MESSAGES = 50
 
 

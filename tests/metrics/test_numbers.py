@@ -15,7 +15,7 @@ from tests.metrics.conftest import Troubled
 from tests.metrics.pages import by, samples
 from tests.support.timelines import timeline
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(150)]
 
 Counts = Counter[tuple[str, ...]]
 
