@@ -47,6 +47,7 @@ async def write(api: Stack, user_id: str, count: int = 1) -> None:
         await db.execute(text(_WRITE), [{"user_id": user_id}] * count)
 
 
+@pytest.mark.usefixtures("whose")
 async def test_an_event_has_its_place_its_person_and_what_applies(api: Stack, alice: User, backend: User) -> None:
     before, phone = await head(api), iphone()
     await alice.register(phone)
