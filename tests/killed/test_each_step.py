@@ -42,9 +42,9 @@ async def test_a_worker_killed_at_each_step_of_a_send_loses_nothing_and_shows_no
             await simulator.received(answered.token, timeout=10)
             await simulator.received(recorded.token, timeout=10)
             way.cut()
-            async with uncommitted(
-                without_worker, "SELECT 1 FROM push_tasks WHERE conversation_id = :id FOR UPDATE", id=fasts[answered]
-            ):
+            # The attempt, too: where only the task is stuck, its outcome is noted on the attempt after a moment.
+            both = "SELECT 1 FROM push_tasks JOIN push_attempts USING (task_id) WHERE conversation_id = :id FOR UPDATE"
+            async with uncommitted(without_worker, both, id=fasts[answered]):
                 await eventually(lambda: _has_state(without_worker, fasts[recorded], "accepted"))
                 await eventually(lambda: without_worker.rows(_STORING))
                 await worker.end(signal.SIGKILL)

@@ -31,6 +31,15 @@ class Trouble:
 
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(150)]
+# A receiver that has taken nothing for an hour, a delivery of which nothing came, a person who is not yet erased
+LONG_IN_TROUBLE = (
+    """INSERT INTO webhooks (id, url, secret, position, failing_since, rests_until)
+       VALUES (:id, 'https://gone.example/', :secret, 0, now() - interval '1 hour', now() + interval '1 hour')""",
+    """INSERT INTO webhook_deliveries (webhook_id, type, state, gives_up_at)
+       VALUES (:id, 'push.accepted', 'dead', now())""",
+    """INSERT INTO erasures (digest, user_id, requested_at, next_attempt_at)
+       VALUES (:digest, :user, now() - interval '2 hours', now() + interval '1 hour')""",
+)
 
 ONLY_IN_TROUBLE = {
     "fastbell_fleet_misconfigured_users",
@@ -134,8 +143,12 @@ async def test_every_fault_raises_its_alert(watched: Watched, simulator: Simulat
         long_due = "ends_at = ends_at - interval '70 minutes', started_at = now() - interval '9 hours'"
         set_before = "scheduled_at = now() - interval '9 hours'"
         await db.execute(text(f"UPDATE fasting_sessions SET {long_due}, {set_before} WHERE id = :id"), {"id": lost})
+        failing = {"id": uuid4(), "secret": "whsec_AAAA", "user": "gone", "digest": b"digest"}
+        for statement in LONG_IN_TROUBLE:
+            await db.execute(text(statement), failing)
     rest = ("TokensDying", "RemindersLate", "BrakeEngaged", "PushesDead", "TemporalDownAcceptanceFine", "OutboxStuck")
-    await eventually(saw(*rest, "RemindersUnopened"), within=60)
+    rest += ("RemindersUnopened", "WebhookFailing", "WebhookDeliveriesDead", "ErasureStuck")
+    await eventually(saw(*rest), within=60)
     assert "AcceptanceFailing" not in seen
     assert await _trouble(watched.prometheus) == Trouble(not_delivered=False, delayed=True)
     assert names() - await watched.prometheus.names() == set()
