@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 import httpx
 from sqlalchemy import text
+from temporalio.service import RPCError, RPCStatusCode
 
 from db import device_tokens, push_tasks
 from domain.kinds import Kind
@@ -55,14 +56,21 @@ async def redrive(user: User, task_id: UUID) -> httpx.Response:
 
 
 async def redriven(stack: Stack, task_id: UUID, *, within: float = 20.0) -> tuple[str, str | None]:
-    """Wait until no dispatch of a redriven task waits and its workflow has ended; gives state and reason."""
+    """Wait until no dispatch of a redriven task waits and its workflow has ended; gives state and reason.
+
+    No workflow was started where the fast's own workflow, still sending, finished the task before the dispatch.
+    """
 
     async def settled() -> bool:
         owed = await stack.rows("SELECT 1 FROM outbox WHERE subject_id = :id", id=task_id)
         return not owed and (await task(stack, task_id)).state != "pending"
 
     await eventually(settled, within=within)
-    await stack.temporal.get_workflow_handle(f"redrive/{task_id}").result()
+    try:
+        await stack.temporal.get_workflow_handle(f"redrive/{task_id}").result()
+    except RPCError as error:
+        if error.status is not RPCStatusCode.NOT_FOUND:
+            raise
     row = await task(stack, task_id)
     return row.state, row.last_reason
 
