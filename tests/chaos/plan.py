@@ -174,18 +174,18 @@ def _phone(chance: random.Random) -> PlannedPhone:
 
 
 def _fast(chance: random.Random, seconds: float) -> list[Step]:
-    """Plan somebody's fast: a quarter are reminded, others end, cancel or move theirs, half of all sleep on."""
+    """Plan somebody's fast: most sleep on, a seventh are reminded, as many end, cancel or move theirs."""
     kind = chance.random()
     if kind < 0.08:
         return []
     began = 0.0 if chance.random() < 0.7 else chance.uniform(0, seconds * 0.5)
     due = began + READY + chance.uniform(0, max(seconds - began - READY, 1))
-    if kind < 0.45:
+    if kind < 0.7:
         return [Step(began, Act.START, due=LATER)]
     steps = [Step(began, Act.START, due=due)]
-    if kind < 0.7:
+    if kind < 0.84:
         return steps
-    if kind < 0.85:
+    if kind < 0.92:
         ends = max(chance.uniform(due - 8, due + 1), began + 0.2)
         return [*steps, Step(ends, chance.choice((Act.END, Act.CANCEL)))]
     moves = max(chance.uniform(due - 8, due + 1), began + 0.2)

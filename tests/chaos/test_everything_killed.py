@@ -21,12 +21,12 @@ from tests.chaos.people import People, clients
 from tests.chaos.plan import Plan, make_plan
 from tests.chaos.stage import Stage, running
 
-PEOPLE = int(os.environ.get("CHAOS_PEOPLE", "150"))  # `make chaos` says 10000
-SECONDS = float(os.environ.get("CHAOS_SECONDS", "15"))  # `make chaos` says 240
-KILLS = int(os.environ.get("CHAOS_KILLS", "8"))  # `make chaos` says 60; kills and freezes
+PEOPLE = int(os.environ.get("CHAOS_PEOPLE", "120"))  # `make chaos` says 10000
+SECONDS = float(os.environ.get("CHAOS_SECONDS", "12"))  # `make chaos` says 200
+KILLS = int(os.environ.get("CHAOS_KILLS", "7"))  # `make chaos` says 40; kills and freezes
 SEED = int(os.environ.get("CHAOS_SEED") or secrets.randbits(32))
-PATIENCE = 60 + 2 * SECONDS  # seconds until all that is late has to have come
-SETTLES = min(25.0, SECONDS / 3)  # seconds in which nothing more may come
+PATIENCE = 60 + SECONDS  # seconds until all that is late has to have come
+SETTLES = min(25.0, SECONDS / 4)  # seconds in which nothing more may come
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(int(300 + 5 * SECONDS + PEOPLE / 20))]
 

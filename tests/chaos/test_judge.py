@@ -58,7 +58,6 @@ def test_what_a_provider_accepted_and_no_phone_shows_is_lost() -> None:
     assert found(run) == {"lost": 2}
 
 
-@pytest.mark.parametrize("seconds", [0.5, 30])
 def test_what_is_not_due_yet_is_not_lost() -> None:
     run = a_run()
     run.calls, run.lines, run.until = [PUSHED], run.lines[1:], DUE - 1
@@ -66,6 +65,7 @@ def test_what_is_not_due_yet_is_not_lost() -> None:
     assert found(run) == {}
 
 
+@pytest.mark.parametrize("seconds", [0.5, 30])
 def test_what_its_person_overtook_is_late_and_not_lost(seconds: float) -> None:
     run = a_run()
     run.calls, run.lines = [PUSHED], run.lines[1:]
