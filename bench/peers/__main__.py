@@ -24,7 +24,7 @@ from bench.usage import Usage
 BURST, WORKER, BROKER = "burst", "a worker killed in the burst", "the broker killed in the burst"
 _KILLED_AFTER = 0.2  # of the reminders have arrived
 _AWAY = {WORKER: 1.0, BROKER: 3.0}  # seconds until it is started again
-_PATIENCE = 90.0  # seconds after the due instant that late and doubled reminders are waited for
+_PATIENCE = 60.0  # seconds after the due instant that late and doubled reminders are waited for
 _SLEEP = 16 * 3600.0  # seconds that the scheduled sleep
 _PAUSE = 10.0  # seconds before memory is read
 
@@ -38,7 +38,7 @@ class Burst:
     p50: float
     p99: float
     max: float
-    lost: int  # not there 90 s after they were due
+    lost: int  # not there 60 s after they were due
     doubled: int
     early: int
 

@@ -51,12 +51,15 @@ class Peer:
 
 
 @asynccontextmanager
-async def fastbell(count: int, _: float | None = None) -> AsyncIterator[Peer]:
-    """Run the whole product: phones, fasts, checks and records in PostgreSQL, beside Temporal."""
+async def fastbell(count: int, horizon: float | None = None) -> AsyncIterator[Peer]:
+    """Run the whole product: phones, fasts, checks and records in PostgreSQL, beside Temporal.
+
+    Those whose reminder is further away sign in later.
+    """
     async with running(_ARM_WINDOW, workers=len(WORKERS)) as stack:
         crowd = people(stack, count)
         with phase("sign in", count) as progress:
-            rate = (await sign_in(stack, crowd, progress)).rate
+            rate = (await sign_in(stack, crowd[:1] if horizon else crowd, progress)).rate
 
         async def schedule(due: float) -> None:
             with phase("start fasts", count) as progress:
@@ -64,7 +67,7 @@ async def fastbell(count: int, _: float | None = None) -> AsyncIterator[Peer]:
             while (await stack.temporal.count_workflows()).count < count:  # noqa: ASYNC110 -- it only answers
                 await asyncio.sleep(0.5)
 
-        lead = 5 + 3 * count / rate + _ARM_WINDOW + ARM_LEAD
+        lead = 5 + 2 * count / rate + _ARM_WINDOW + ARM_LEAD
         yield Peer("temporal", stack.simulator_url, stack.pids, crowd, lead, schedule, stack.start_again)
 
 
