@@ -22,14 +22,14 @@ from temporalio.client import Client
 from bench.load import Person, people, sign_in, start_fasts
 from bench.peers.temporal_worker import QUEUE, Remind, Reminder
 from bench.progress import phase
-from bench.stack import connected, free_ports, running
+from bench.stack import Launch, connected, free_ports, running
 from demo.embedded import temporal_command, temporal_environment
 from demo.parts import PATIENCE, STOP_PATIENCE, ProcessPart, Terminal, answering
 from domain.reminders import ARM_LEAD
 from simulator.credentials import provider_environment
 from simulator.settings import Ports
 
-WORKERS = ("worker", "worker-2")
+WORKERS = ("worker", "worker2")
 INSTALLED = Path(__file__).parents[2] / ".peers"  # where `make bench-peers` puts what requirements-peers.lock lists
 _ARM_WINDOW = 60.0  # Fastbell's default
 _IN_FLIGHT = 32  # starts of workflows
@@ -56,7 +56,7 @@ async def fastbell(count: int, horizon: float | None = None) -> AsyncIterator[Pe
 
     Those whose reminder is further away sign in later.
     """
-    async with running(_ARM_WINDOW, workers=len(WORKERS)) as stack:
+    async with running(_ARM_WINDOW, Launch(workers=len(WORKERS))) as stack:
         crowd = people(stack, count)
         with phase("sign in", count) as progress:
             rate = (await sign_in(stack, crowd[:1] if horizon else crowd, progress)).rate

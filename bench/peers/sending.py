@@ -1,13 +1,10 @@
 """How all of them send: over Fastbell's own clients, so that queues are compared and not clients."""
 
 import os
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from uuid import uuid4
 
-from domain.kinds import Kind
-from domain.presentation import Look
-from domain.push import Environment, Push
+from bench.providers_target import reminder
+from domain.push import Environment
 from push.apns.sender import ApnsAccount, ApnsSender
 from push.fcm.sender import FcmAccount, FcmSender
 from push.sender import Accepted
@@ -37,24 +34,6 @@ class Senders:
     async def send(self, provider: str, token: str) -> None:
         """Send a phone its reminder; raises what the caller's queue has to retry."""
         async with self._senders[provider].lease(Environment.PRODUCTION) as call:
-            answer = await call(_reminder(token))
+            answer = await call(reminder(token))
         if not isinstance(answer, Accepted):
             raise RuntimeError(answer.reason)  # noqa: TRY004 (a refusal, no wrong type)
-
-
-def _reminder(token: str) -> Push:
-    return Push(
-        task_id=uuid4(),
-        attempt_id=uuid4(),
-        kind=Kind.REMINDER,
-        token=token,
-        title="Almost there",
-        body="Fifteen minutes to go. You have fasted for 15 h 45 min.",
-        generic_title="Reminder",
-        generic_body="Open the app to see it.",
-        url=f"fastbell://fasting-sessions/{uuid4()}",
-        collapse_key=f"fast-{uuid4()}",
-        thread_id=str(uuid4()),
-        expires_at=datetime.now(UTC) + timedelta(hours=1),
-        look=Look(channel="reminders"),
-    )
