@@ -121,6 +121,7 @@ def _judged(name: str, trouble: str, due: float, arrivals: Arrivals) -> Burst:
 
 async def _memory(name: str, candidate: Candidate, count: int) -> Memory:
     async with candidate(count, _SLEEP) as peer:
+        await asyncio.sleep(_PAUSE)  # until all have started
         before = Usage(peer.pids).look().memory
         await peer.schedule(time.time() + _SLEEP)
         await asyncio.sleep(_PAUSE)
