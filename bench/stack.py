@@ -42,10 +42,11 @@ _SETTINGS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How worker and API are started: with further settings, and by a command."""
+    """How workers and API are started: with further settings, by a command, and how many workers."""
 
     settings: Mapping[str, str] = field(default_factory=dict)
     command: tuple[str, ...] = ()
+    workers: int = 1
 
 
 PLAIN = Launch()
@@ -85,7 +86,7 @@ async def running(arm_window: float, launch: Launch = PLAIN) -> AsyncIterator[St
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     async with AsyncExitStack() as leaving:
         directory = Path(leaving.enter_context(tempfile.TemporaryDirectory(prefix="fastbell-bench-")))
-        admin, apns, sandbox, fcm, temporal_port, api_port, metrics_port = _free_ports(7)
+        admin, apns, sandbox, fcm, temporal_port, api_port, *metrics_ports = _free_ports(6 + launch.workers)
         ports = Ports(admin, apns, sandbox, fcm)
         postgres = await PostgresPart.start(directory / "postgres", directory)
         leaving.push_async_callback(postgres.stop, STOP_PATIENCE)
@@ -102,7 +103,6 @@ async def running(arm_window: float, launch: Launch = PLAIN) -> AsyncIterator[St
             "TEMPORAL_CONFIG_FILE": os.devnull,
             "AUTH_JWT_SECRET": SECRET,
             "API_PORT": str(api_port),
-            "METRICS_PORT": str(metrics_port),
             "ARM_WINDOW": str(arm_window),
             "LOG_FORMAT": "json",
             "LOG_LEVEL": "WARNING",
@@ -121,13 +121,20 @@ async def running(arm_window: float, launch: Launch = PLAIN) -> AsyncIterator[St
         temporal = await start("temporal", *server, more=temporal_environment())
         simulator = await start("simulator", sys.executable, "-m", "simulator")
         client = await _ready(temporal, _connected(own["TEMPORAL_ADDRESS"]))
-        worker = await start("worker", sys.executable, *launch.command, "worker.py")
+        workers = [
+            await start(
+                "worker" if number == 1 else f"worker{number}",
+                *(sys.executable, *launch.command, "worker.py"),
+                more={**environment, "METRICS_PORT": str(port)},
+            )
+            for number, port in enumerate(metrics_ports, start=1)
+        ]
         api = await start("api", sys.executable, *launch.command, "-m", "api")
-        parts = [temporal, simulator, worker, api]
+        parts = [temporal, simulator, *workers, api]
         api_url, simulator_url = f"http://127.0.0.1:{api_port}", f"http://127.0.0.1:{admin}"
         async with httpx.AsyncClient(timeout=2, trust_env=False) as http:
             await _ready(simulator, answering(http, f"{simulator_url}/healthz"))
-            await _ready(worker, _polled(client))
+            await _ready(workers[0], _polled(client, len(workers)))
             await _ready(api, answering(http, f"{api_url}/readyz"))
         starting.finish()
         leaving.callback(setattr, terminal, "hides_parts", True)  # while stopping: parts log each other's end as errors
@@ -168,13 +175,16 @@ async def _connected(address: str) -> Client:
             await asyncio.sleep(0.1)
 
 
-async def _polled(client: Client) -> None:
-    """Wait until a worker asks for work on every queue."""
+async def _polled(client: Client, workers: int) -> None:
+    """Wait until so many workers ask for work on every queue."""
     queues = [(WORKFLOW_QUEUE, TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW)]
     queues += [(push_queue(provider), TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY) for provider in Provider]
     for name, kind in queues:
         request = DescribeTaskQueueRequest(
             namespace=client.namespace, task_queue=TaskQueue(name=name), task_queue_type=kind
         )
-        while not (await client.workflow_service.describe_task_queue(request)).pollers:  # noqa: ASYNC110 -- it only answers
+        asking: set[str] = set()
+        while len(asking) < workers:
+            answer = await client.workflow_service.describe_task_queue(request)
+            asking = {poller.identity for poller in answer.pollers}
             await asyncio.sleep(0.1)
