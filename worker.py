@@ -94,7 +94,7 @@ def make_workers(
             task_queue=WORKFLOW_QUEUE,
             workflows=[
                 *(FastingReminder, MessageHandoff, SendingPage, Redrive, DiagnosticPush),
-                *(OrphanSweep, Retention, WebhookFollower),
+                *(OrphanSweep, Retention, WebhookFollower),  # followers of before 0.2.0 started here
             ],
             activities=[
                 opening.open_reminder,
@@ -119,6 +119,10 @@ def make_workers(
         Worker(  # of its own, so that no webhook takes a send's place
             client,
             task_queue=WEBHOOK_QUEUE,
+            workflows=[WebhookFollower],
+            workflow_runner=UnsandboxedWorkflowRunner(),
+            max_cached_workflows=MAX_WEBHOOKS,
+            sticky_queue_schedule_to_start_timeout=_MISSED_AFTER,
             activities=[FeedFollowing(sessions, webhooks or WebhookDependencies()).follow_feed],
             interceptors=[IdsInLogs(), NamelessFailures()],
             max_concurrent_activities=MAX_WEBHOOKS,

@@ -11,8 +11,9 @@ from db.migrate import revisions
 from domain.naming import VERSION
 from tests.deploy.compose import COMPOSE_FILE
 from tests.deploy.dockerfile import last_stage
-from tests.releases import releases
+from tests.releases import Release, releases
 from tests.stack import ROOT, Stack
+from tests.upgrade.last_release import NotThere, take_out
 
 KUSTOMIZATION = ROOT / "deploy" / "kubernetes" / "kustomization.yaml"
 
@@ -60,3 +61,10 @@ async def test_the_api_tells_its_version(stack: Stack) -> None:
 
 def test_the_image_knows_its_version(image: Path) -> None:
     assert (image / "pyproject.toml").read_text() == (ROOT / "pyproject.toml").read_text()
+
+
+def test_without_history_the_rehearsal_of_an_upgrade_says_so_in_one_sentence(tmp_path: Path) -> None:
+    absent = Release("0.1.0", "0" * 40, "0017")
+
+    with pytest.raises(NotThere, match=r"^Commit 0{40} of release 0\.1\.0 is not in [^.]*: run `git [a-z -]*`\.$"):
+        take_out(absent, tmp_path)
