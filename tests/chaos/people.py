@@ -243,9 +243,9 @@ async def clients() -> AsyncIterator[httpx.AsyncClient]:
         yield http
 
 
-def _registration(phone: PlannedPhone, *, with_id: bool = False) -> Mapping[str, Any]:
+def _registration(phone: PlannedPhone, *, with_id: bool = False) -> dict[str, str]:
     body = {"provider": phone.provider, "token": phone.token}
-    return body | ({"installation_id": str(phone.installation_id)} if with_id else {})
+    return {**body, "installation_id": str(phone.installation_id)} if with_id else body
 
 
 def _note(history: list[Said[Any]], what: object) -> Callable[[], None]:
