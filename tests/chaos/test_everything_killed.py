@@ -16,7 +16,7 @@ import pytest
 
 from simulator import Simulator
 from simulator.wire import WireRequest
-from tests.chaos.judge import Call, ShownLine, Log, Run, Trouble, Verdict, judge
+from tests.chaos.judge import Call, Log, Run, ShownLine, Trouble, Verdict, judge
 from tests.chaos.people import People, clients
 from tests.chaos.plan import Plan, make_plan
 from tests.chaos.stage import Stage, running

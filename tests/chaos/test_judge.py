@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tests.chaos.judge import Call, Fast, Handset, ShownLine, Log, Post, Run, Said, Trouble, judge
+from tests.chaos.judge import Call, Fast, Handset, Log, Post, Run, Said, ShownLine, Trouble, judge
 
 SESSION, CONVERSATION, MESSAGE = uuid4(), uuid4(), uuid4()
 DUE = 100.0
