@@ -5,7 +5,7 @@ import json
 import math
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -243,7 +243,7 @@ async def clients() -> AsyncIterator[httpx.AsyncClient]:
         yield http
 
 
-def _registration(phone: PlannedPhone, *, with_id: bool = False) -> Mapping[str, Any]:
+def _registration(phone: PlannedPhone, *, with_id: bool = False) -> dict[str, Any]:
     body = {"provider": phone.provider, "token": phone.token}
     return body | ({"installation_id": str(phone.installation_id)} if with_id else {})
 
