@@ -118,6 +118,7 @@ def _first_row(wish: Wish, now: datetime) -> dict[str, Any]:
     return given | own | {"active": True, "inactive_reason": None, "registered_at": now, "last_seen_at": now}
 
 
+# Item by item: `EXISTS` may become a hash of the whole table, by a plan that was made while it was small.
 # `is_known`: there is more to a registration than one new row. `is_settled`: an import is older than what is known.
 _KNOWN = text("""
     SELECT asked.installation_id, is_here OR is_active AS is_known, NOT is_erased AND (had OR is_active) AS is_settled,
@@ -125,24 +126,26 @@ _KNOWN = text("""
       FROM unnest(CAST(:users AS text[]), CAST(:installations AS uuid[]), CAST(:providers AS text[]),
                   CAST(:tokens AS text[])) AS asked (user_id, installation_id, provider, token)
      CROSS JOIN LATERAL (
-        SELECT EXISTS (SELECT FROM device_tokens d
-                        WHERE d.user_id = asked.user_id AND d.installation_id = asked.installation_id) AS is_here,
-               EXISTS (SELECT FROM device_tokens d
-                        WHERE d.user_id = asked.user_id AND d.provider = asked.provider AND d.token = asked.token)
+        SELECT (SELECT true FROM device_tokens d
+                 WHERE d.user_id = asked.user_id AND d.installation_id = asked.installation_id LIMIT 1) IS TRUE
+               AS is_here,
+               (SELECT true FROM device_tokens d
+                 WHERE d.user_id = asked.user_id AND d.provider = asked.provider AND md5(d.token) = md5(asked.token)
+                 LIMIT 1) IS TRUE
                AS had,
-               EXISTS (SELECT FROM device_tokens d WHERE d.active AND d.installation_id = asked.installation_id)
-            OR EXISTS (SELECT FROM device_tokens d
-                        WHERE d.active AND d.provider = asked.provider AND md5(d.token) = md5(asked.token))
+               (SELECT true FROM device_tokens d
+                 WHERE d.active AND d.installation_id = asked.installation_id LIMIT 1) IS TRUE
+            OR (SELECT true FROM device_tokens d
+                 WHERE d.active AND d.provider = asked.provider AND md5(d.token) = md5(asked.token) LIMIT 1) IS TRUE
                AS is_active,
-               EXISTS (SELECT FROM erasures e WHERE e.user_id = asked.user_id) AS is_erased
+               (SELECT true FROM erasures e WHERE e.user_id = asked.user_id LIMIT 1) IS TRUE AS is_erased
      ) AS found
 """)
 
 _ACTIVE_OF = text("""
-    SELECT user_id, count(*) AS active
-      FROM device_tokens
-     WHERE active AND user_id = ANY(CAST(:users AS text[]))
-     GROUP BY user_id
+    SELECT asked.user_id,
+           (SELECT count(*) FROM device_tokens d WHERE d.active AND d.user_id = asked.user_id) AS active
+      FROM (SELECT DISTINCT user_id FROM unnest(CAST(:users AS text[])) AS each (user_id)) AS asked
 """)
 
 _TOLD = ("environment", "app_id", "locale", "time_zone", "app_version", "os_version", "permission", "public_key")
