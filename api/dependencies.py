@@ -22,7 +22,8 @@ from api.http.request_log import route_template
 from api.row_queue import Writes
 from api.streams.open_streams import OpenStreams
 from db import erasures
-from db.engine import Sessions, is_ready
+from db.engine import Sessions
+from db.migrate import check_readiness
 from dispatch.relay import Relay
 from domain.presentation import Presentations
 from domain.problems import InvalidField, NotFound, being_erased
@@ -55,12 +56,15 @@ class ReadinessCheck:
     def __init__(self, sessions: Sessions, *, within: float = ANSWERS_WITHIN) -> None:
         self.within = within  # seconds
         self._sessions = sessions
-        self._under_way: asyncio.Task[bool] | None = None
+        self._under_way: asyncio.Task[tuple[bool, str | None]] | None = None
 
-    async def check(self) -> bool:
-        """Tell whether the database is ready; raises TimeoutError, which also cancels the shared check."""
+    async def check(self) -> tuple[bool, str | None]:
+        """Tell whether the database is ready, and why not, if known; raises TimeoutError.
+
+        A timeout also cancels the shared check.
+        """
         if self._under_way is None or self._under_way.done():
-            self._under_way = asyncio.create_task(is_ready(self._sessions))
+            self._under_way = asyncio.create_task(check_readiness(self._sessions))
         check_under_way = self._under_way
         await asyncio.wait({check_under_way}, timeout=self.within)
         if check_under_way.done() and not check_under_way.cancelled():

@@ -15,7 +15,7 @@ from db.outbox import OutboxEntry
 from db.unreadable import Unreadable
 from domain.problems import Conflict, DomainError, NotFound, being_erased, too_many_fasts
 from domain.reminders import needed_at, rescheduled
-from domain.sessions import FastingSession, SessionStatus, already_finished, check_times, finished_status
+from domain.sessions import FIRST_REV, FastingSession, SessionStatus, already_finished, check_times, finished_status
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,7 @@ class _Batch:
             ended_at=None,
             reminder_minutes=self.minutes[order.user_id] if minutes is None else minutes,
             scheduled_at=self.now,
-            rev=1,
+            rev=FIRST_REV,
             follows_preferences=minutes is None,
             labels=dict(start.labels or {}),
         )

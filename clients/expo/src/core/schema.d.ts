@@ -1221,7 +1221,7 @@ export interface paths {
          * Tell whether the process can accept requests
          * @description Tell whether the process can accept requests. That needs the database and its newest migration, but not Temporal.
          *
-         *     The answer comes within 3 seconds.
+         *     A database that a newer release has migrated is fine. The answer comes within 3 seconds.
          */
         get: operations["check_readiness"];
         put?: never;
