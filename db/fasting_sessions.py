@@ -1,6 +1,6 @@
 """Fasting sessions: every change raises `rev` and enters the outbox, in one transaction."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -10,6 +10,7 @@ from sqlalchemy import ARRAY, Select, Uuid, and_, bindparam, func, select, text,
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
+from sqlalchemy.sql.selectable import ForUpdateArg
 
 from db import outbox, preferences
 from db.engine import among, hold_names, present_instant
@@ -171,12 +172,10 @@ async def owned_by(
 
 
 _AFRESH = {"populate_existing": True}
-_ALONE: Mapping[str, bool] = {}
-_SHARED: Mapping[str, bool] = {"read": True}
-_IF_FREE: Mapping[str, bool] = {"skip_locked": True}
+_ALONE, _SHARED, _IF_FREE = ForUpdateArg(), ForUpdateArg(read=True), ForUpdateArg(skip_locked=True)
 
 
-def _each(session_ids: Iterable[UUID], lock: Mapping[str, bool] | None = None) -> Select[FastingSessionRow]:
+def _each(session_ids: Iterable[UUID], lock: ForUpdateArg | None = None) -> Select[FastingSessionRow]:
     """Select sessions, and lock them, in the order of their ids with one look into the index for each.
 
     A plan for `= ANY` that was made while the table was small reads all of it, until PostgreSQL counts its rows anew:
@@ -184,7 +183,9 @@ def _each(session_ids: Iterable[UUID], lock: Mapping[str, bool] | None = None) -
     """
     asked = select(func.unnest(bindparam(None, sorted(session_ids), type_=ARRAY(Uuid))).label("id")).subquery("asked")
     one = select(FastingSessionRow).where(FastingSessionRow.id == asked.c.id).limit(1)
-    found = (one if lock is None else one.with_for_update(**lock)).lateral("found")
+    if lock is not None:
+        one = one.with_for_update(read=lock.read, skip_locked=lock.skip_locked)
+    found = one.lateral("found")
     return select(aliased(FastingSessionRow, found)).select_from(asked.join(found, true()))
 
 
