@@ -181,12 +181,12 @@ def _each(session_ids: Iterable[UUID], lock: ForUpdateArg | None = None) -> Sele
     A plan for `= ANY` that was made while the table was small reads all of it, until PostgreSQL counts its rows anew:
     up to a minute, in which an import adds tens of thousands.
     """
-    asked = select(func.unnest(bindparam(None, sorted(session_ids), type_=ARRAY(Uuid))).label("id")).subquery("asked")
-    one = select(FastingSessionRow).where(FastingSessionRow.id == asked.c.id).limit(1)
+    each = select(func.unnest(bindparam(None, sorted(session_ids), type_=ARRAY(Uuid))).label("id")).subquery("asked")
+    one = select(FastingSessionRow).where(FastingSessionRow.id == each.c.id).limit(1)
     if lock is not None:
         one = one.with_for_update(read=lock.read, skip_locked=lock.skip_locked)
     found = one.lateral("found")
-    return select(aliased(FastingSessionRow, found)).select_from(asked.join(found, true()))
+    return select(aliased(FastingSessionRow, found)).select_from(each.join(found, true()))
 
 
 def _active(user_id: str) -> Select[FastingSessionRow]:

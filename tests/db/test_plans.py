@@ -8,7 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import fasting_sessions
-from db.device_token_imports import Wish, register_all
+from db.device_token_imports import DeviceRequest, register_all
 from db.device_tokens import Registration
 from domain.push import Environment, Provider
 from tests.stack import Stack
@@ -43,9 +43,9 @@ async def test_fasts_are_held_one_by_one(stack: Stack) -> None:
 
 @pytest.mark.parametrize("is_import", [False, True])
 async def test_device_tokens_are_registered_one_by_one(stack: Stack, is_import: bool) -> None:
-    def wish() -> Wish:
+    def request() -> DeviceRequest:
         registration = Registration(Provider.APNS, secrets.token_hex(32), Environment.PRODUCTION)
-        return Wish(f"user-{uuid4()}", uuid4(), registration, is_import)
+        return DeviceRequest(f"user-{uuid4()}", uuid4(), registration, is_import)
 
     async with stack.sessions.begin() as db:
         for table in ("device_tokens", "device_token_events"):
@@ -53,8 +53,8 @@ async def test_device_tokens_are_registered_one_by_one(stack: Stack, is_import: 
         before = await times_read_whole(db, "device_tokens")
 
         for _ in range(PLANNED_AFTER + 2):
-            wishes = [wish() for _ in range(20)]
+            requests = [request() for _ in range(20)]
             for _ in ("new", "known"):
-                assert len(await register_all(db, wishes, most=20)) == 20
+                assert len(await register_all(db, requests, most=20)) == 20
 
         assert await times_read_whole(db, "device_tokens") == before
