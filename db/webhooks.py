@@ -132,6 +132,11 @@ async def exists(db: AsyncSession, webhook_id: UUID) -> bool:
     return await db.scalar(query) is not None
 
 
+async def enabled(db: AsyncSession) -> Sequence[UUID]:
+    """List the webhooks that are not disabled."""
+    return (await db.scalars(select(WebhookRow.id).where(WebhookRow.disabled_at.is_(None)))).all()
+
+
 async def notify(db: AsyncSession, webhook_id: UUID) -> outbox.OutboxEntry:
     """Have the workflow of a webhook started, or told to look again."""
     return await outbox.add(db, OUTBOX_KIND, webhook_id)
