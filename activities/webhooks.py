@@ -88,6 +88,9 @@ class FeedFollowing:
         self, webhook_id: UUID, sender: WebhookSender, is_stopped: Callable[[], bool] = lambda: False
     ) -> Followed | None:
         """Send what there is, and begin no request once stopped; None where there is nothing."""
+        async with self._sessions() as db:
+            if await webhook_deliveries.is_idle(db, webhook_id):
+                return None
         await events.number(self._sessions)
         async with self._sessions.begin() as db:
             webhook = await webhooks.find(db, webhook_id)

@@ -122,7 +122,9 @@ def presentation_in(file: Path) -> Presentation:
 
 
 def _files(default: Path | None, apps: Path | None) -> dict[AppId, Path | None]:
-    return {None: default, **(presentation_files(apps) if apps else {})}
+    files: dict[AppId, Path | None] = {None: default}
+    files.update(presentation_files(apps) if apps else {})
+    return files
 
 
 def _find(file: Path | None) -> _Found:

@@ -14,7 +14,7 @@ from tests.console.looks import FAULTS, LOW_CONTRAST
 from tests.console.visits import Visit, engage
 from tests.events.hooks import Hook, hooked
 from tests.events.receiver import receiving
-from tests.stack import Stack, User, android, iphone
+from tests.stack import Stack, User, android, eventually, iphone
 from tests.support.dead import dead_task
 
 PATHS = (
@@ -238,9 +238,14 @@ async def test_times_are_those_of_the_browser_with_the_persons_beside_them(
         await context.close()
 
 
-async def test_pages_fit_on_a_small_phone(signed_in: Page, alice: User, hook: Hook) -> None:
+async def test_pages_fit_on_a_small_phone(signed_in: Page, carol: Visit, alice: User, hook: Hook) -> None:
     [task_id] = await dead_task(alice, iphone(), ends_in=300)
-    await alice.start_fast(due_in=600)
+    await alice.stack.finished(await alice.start_fast(due_in=0.3))
+
+    async def lists_routes() -> bool:  # of the first send, once the worker has reported it
+        return "The state of each route" in (await carol.get("/console/")).text
+
+    await eventually(lists_routes)
     await signed_in.set_viewport_size({"width": 360, "height": 740})
 
     seen: dict[str, list[str]] = {}

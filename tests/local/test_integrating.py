@@ -2,14 +2,16 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.local.run import ROOT, environment, local_run
+from tests.local.run import ROOT, environment, local_run, wait_until
 from tests.servers import free_port
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(150)]
@@ -38,7 +40,7 @@ def test_an_app_is_integrated_by_the_commands_of_the_page() -> None:
         given = dict(each.split("=", 1) for each in start.replace("$PWD", directory).split())
         settings = environment(place / "run") | given
         with local_run(settings, place / "output") as run:
-            run.wait_for("Ctrl-C stops everything.")
+            wait_until(lambda: "api" in run.parts, within=90)
             phones = f"http://127.0.0.1:{settings['SIMULATOR_PORT']}"
             addresses = {"FASTBELL": run.api_url, "PHONES": phones, "RECEIVER": str(free_port())}
             said = _bash(script, place, settings | addresses)
@@ -58,15 +60,22 @@ def test_an_app_is_integrated_by_the_commands_of_the_page() -> None:
 
 
 def _bash(script: str, place: Path, environ: dict[str, str]) -> str:
-    out = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=place,
-        env={**os.environ, **environ},
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
-    said = out.stdout + out.stderr
-    assert out.returncode == 0, said
-    return said
+    said = place / "said"  # a file: what a script leaves running would keep a pipe open
+    with said.open("wb") as out:
+        process = subprocess.Popen(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=place,
+            env={**os.environ, **environ},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+    try:
+        assert process.wait(timeout=90) == 0, said.read_text()
+    except subprocess.TimeoutExpired:
+        pytest.fail(said.read_text())
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    return said.read_text()

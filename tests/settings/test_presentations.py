@@ -164,6 +164,21 @@ async def test_half_a_file_is_not_taken_over_though_it_is_valid(default: Path, a
     assert channel(files, "tea") == "green"
 
 
+async def test_a_directory_that_a_link_swaps_is_taken_over_as_in_kubernetes(tmp_path: Path) -> None:
+    file, link = tmp_path / "mounted" / "presentation.toml", tmp_path / "mounted"
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / file.name, f"[reminder]\nchannel = '{name}'")
+    link.symlink_to("one")
+    files = opened(DATABASE | {"PRESENTATION_FILE": str(file)})
+
+    (tmp_path / "next").symlink_to("two")
+    (tmp_path / "next").replace(link)
+    await files.look()
+
+    assert channel(files) == "two"
+
+
 async def test_a_pipe_without_a_writer_holds_up_nobody(default: Path, apps: Path) -> None:
     files = opened(DATABASE | {"PRESENTATION_FILE": str(default), "APPS_FILE": str(apps)})
     tea = apps.parent / "tea.toml"

@@ -826,7 +826,7 @@ export interface paths {
         put?: never;
         /**
          * Make a new secret
-         * @description Make a new secret. For a day the former one signs too, so that the receiver can change over.
+         * @description Make a new secret. For a day the former ones sign too, so that the receiver can change over.
          */
         post: operations["rotate_webhook_secret"];
         delete?: never;
@@ -3883,7 +3883,7 @@ export interface components {
             missed: number;
             /**
              * Former Secret Expires At
-             * @description Until then the former secret signs too.
+             * @description Until then the former secrets sign too.
              */
             former_secret_expires_at: string | null;
             /**
@@ -3962,7 +3962,7 @@ export interface components {
             missed: number;
             /**
              * Former Secret Expires At
-             * @description Until then the former secret signs too.
+             * @description Until then the former secrets sign too.
              */
             former_secret_expires_at: string | null;
             /**
