@@ -133,12 +133,14 @@ class Part:
 
 
 @asynccontextmanager
-async def part(environment: dict[str, str], *command: str) -> AsyncIterator[Part]:
-    """Run `python` with these arguments in the project; killed when the block is left."""
+async def part(
+    environment: dict[str, str], *command: str, python: Path = Path(sys.executable), code: Path = ROOT
+) -> AsyncIterator[Part]:
+    """Run `python` with these arguments in the project, or in other code; killed when the block is left."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
+        python,
         *command,
-        cwd=ROOT,
+        cwd=code,
         env={**os.environ, **environment, "LOG_FORMAT": "json"},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
