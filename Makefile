@@ -54,8 +54,11 @@ tools-swift: ## a Swift compiler in .tools/swift, of 2 GB, for `make test-expo-n
 tools: ## what some tests need from Debian: Prometheus and PgBouncer, unpacked into .tools/, Chromium, Maven and a JDK
 	@.ci/tools
 
-chaos: .venv/installed ## one test at its full size: 2 000 messages while processes are killed
-	@CHAOS_MESSAGES=2000 $(BIN)/pytest -m long -o faulthandler_timeout=660 tests/messages/test_chaos.py
+CHAOS_PEOPLE ?= 10000
+CHAOS_SECONDS ?= 200
+CHAOS_KILLS ?= 40
+chaos: .venv/installed ## reminders and messages while everything is killed and frozen at random (docs/chaos.md; CHAOS_SEED= repeats one)
+	@CHAOS_PEOPLE=$(CHAOS_PEOPLE) CHAOS_SECONDS=$(CHAOS_SECONDS) CHAOS_KILLS=$(CHAOS_KILLS) CHAOS_SEED=$(CHAOS_SEED) $(BIN)/pytest -s -m long -o faulthandler_timeout=3600 tests/chaos
 
 check: .venv/installed
 	@$(BIN)/ruff check
