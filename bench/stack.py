@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,6 +63,7 @@ class Stack:
     auth: AuthSettings
     temporal: Client
     pids: Mapping[str, int]  # by part
+    start_again: Callable[[str], Awaitable[None]]  # a part that was killed, by name
 
     def kill(self, part: str, number: signal.Signals) -> None:
         """Send a part's process a signal."""
@@ -86,7 +87,7 @@ async def running(arm_window: float, launch: Launch = PLAIN) -> AsyncIterator[St
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     async with AsyncExitStack() as leaving:
         directory = Path(leaving.enter_context(tempfile.TemporaryDirectory(prefix="fastbell-bench-")))
-        admin, apns, sandbox, fcm, temporal_port, api_port, *metrics_ports = _free_ports(6 + launch.workers)
+        admin, apns, sandbox, fcm, temporal_port, api_port, *metrics_ports = free_ports(6 + launch.workers)
         ports = Ports(admin, apns, sandbox, fcm)
         postgres = await PostgresPart.start(directory / "postgres", directory)
         leaving.push_async_callback(postgres.stop, STOP_PATIENCE)
@@ -112,15 +113,23 @@ async def running(arm_window: float, launch: Launch = PLAIN) -> AsyncIterator[St
         environment = {name: value for name, value in os.environ.items() if not _SETTINGS.match(name)} | own
         terminal = Terminal(sys.stderr)
 
+        pids: dict[str, int] = {}
+        started: dict[str, tuple[tuple[str, ...], Mapping[str, str]]] = {}
+
         async def start(name: str, *command: str, more: Mapping[str, str] = environment) -> ProcessPart:
             part = await ProcessPart.start(name, command, more, logs=directory, terminal=terminal)
             leaving.push_async_callback(part.stop, STOP_PATIENCE)
+            started[name], pids[name] = (command, more), part.pid
             return part
+
+        async def start_again(name: str) -> None:
+            command, more = started[name]
+            await start(name, *command, more=more)
 
         server = temporal_command(temporal_port, None, directory / "temporal.db")
         temporal = await start("temporal", *server, more=temporal_environment())
         simulator = await start("simulator", sys.executable, "-m", "simulator")
-        client = await _ready(temporal, _connected(own["TEMPORAL_ADDRESS"]))
+        client = await _ready(temporal, connected(own["TEMPORAL_ADDRESS"]))
         workers = [
             await start(
                 "worker" if number == 1 else f"worker{number}",
@@ -130,7 +139,7 @@ async def running(arm_window: float, launch: Launch = PLAIN) -> AsyncIterator[St
             for number, port in enumerate(metrics_ports, start=1)
         ]
         api = await start("api", sys.executable, *launch.command, "-m", "api")
-        parts = [temporal, simulator, *workers, api]
+        pids["postgres"] = postgres.pid or 0
         api_url, simulator_url = f"http://127.0.0.1:{api_port}", f"http://127.0.0.1:{admin}"
         async with httpx.AsyncClient(timeout=2, trust_env=False) as http:
             await _ready(simulator, answering(http, f"{simulator_url}/healthz"))
@@ -145,11 +154,12 @@ async def running(arm_window: float, launch: Launch = PLAIN) -> AsyncIterator[St
             simulator_url=simulator_url,
             auth=auth_settings(own),
             temporal=client,
-            pids={part.name: part.pid for part in parts} | {"postgres": postgres.pid or 0},
+            pids=pids,
+            start_again=start_again,
         )
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Find unused ports; each is held until the last is found."""
     probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [int(probe.getsockname()[1]) for probe in probes]
@@ -167,7 +177,8 @@ async def _ready(part: ProcessPart, ready: Awaitable[T]) -> T:
     raise SystemExit("\n".join([*part.last_lines, f"{part.name} does not get ready."]))
 
 
-async def _connected(address: str) -> Client:
+async def connected(address: str) -> Client:
+    """Wait for a Temporal server."""
     while True:
         try:
             return await Client.connect(address, data_converter=data_converter)

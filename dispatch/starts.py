@@ -21,6 +21,7 @@ from domain.naming import (
     MESSAGE_ID_ATTRIBUTE,
     REMINDER_STATE_ATTRIBUTE,
     SESSION_ID_ATTRIBUTE,
+    WEBHOOK_QUEUE,
     WORKFLOW_QUEUE,
     handoff_workflow_id,
     redrive_workflow_id,
@@ -144,7 +145,7 @@ async def follow(client: Client, webhook_id: UUID) -> None:
         start_signal="look_again",
         static_summary=f"Events for webhook {webhook_id}",
         static_details=ABOUT_WEBHOOK,
-        **_COMMON,
+        **_COMMON | {"task_queue": WEBHOOK_QUEUE},  # which 0.1.0 does not ask: it has no such workflow
     )
 
 

@@ -74,7 +74,7 @@ async def free(db: AsyncSession, orders: Collection[Order], most: int | None) ->
 
     Waits for no lock. What this locks, `carry_out` does not wait for.
     """
-    needed = {order.session_id: {f"fasting-session/{order.session_id}"} for order in orders}
+    needed: dict[UUID, set[str]] = {order.session_id: set() for order in orders}
     for order in orders:
         needed[order.session_id] |= _names(order, most)
     names = await free_names(db, {name for of_one in needed.values() for name in of_one})
@@ -83,10 +83,14 @@ async def free(db: AsyncSession, orders: Collection[Order], most: int | None) ->
 
 
 def _names(order: Order, most: int | None) -> set[str]:
+    """Name the locks of an order besides rows: few, since all of PostgreSQL shares room for some thousands.
+
+    A start has one at least, so that the same start elsewhere is not waited for.
+    """
     match order.what:
         case Start(reminder_minutes=minutes):
-            counted = {fasting_sessions.fasts_of(order.user_id)} if most is not None else set()
-            return counted | ({preferences.lock_of(order.user_id)} if minutes is None else set())
+            one = f"fasting-session/{order.session_id}" if most is None else fasting_sessions.fasts_of(order.user_id)
+            return {one, preferences.lock_of(order.user_id)} if minutes is None else {one}
         case Change(ends_at=datetime()):
             return {fasting_sessions.fasts_of(order.user_id)} if most is not None else set()
         case _:
