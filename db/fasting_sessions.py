@@ -6,9 +6,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, and_, bindparam, func, select, text, tuple_
+from sqlalchemy import ARRAY, Select, Uuid, and_, bindparam, func, select, text, true, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
+from sqlalchemy.sql.selectable import ForUpdateArg
 
 from db import outbox, preferences
 from db.engine import among, hold_names, present_instant
@@ -40,21 +42,14 @@ class FastWithPhones:
 
 async def hold(db: AsyncSession, session_ids: Collection[UUID]) -> dict[UUID, StoredFast]:
     """Read sessions, locked until the transaction ends."""
-    query = (
-        select(FastingSessionRow)
-        .where(among(FastingSessionRow.id, session_ids))
-        .order_by(FastingSessionRow.id)
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    )
-    return {row.id: StoredFast(_session(row), row.started_with) for row in await db.scalars(query)}
+    rows = await db.scalars(_each(session_ids, _ALONE), execution_options=_AFRESH)
+    return {row.id: StoredFast(_session(row), row.started_with) for row in rows}
 
 
 async def unheld(db: AsyncSession, session_ids: Collection[UUID]) -> set[UUID]:
     """Give those of these sessions that exist and are locked by others; lock the rest. Waits for no lock."""
-    which = among(FastingSessionRow.id, session_ids)
-    free = set(await db.scalars(select(FastingSessionRow.id).where(which).with_for_update(skip_locked=True)))
-    return set(await db.scalars(select(FastingSessionRow.id).where(which))) - free
+    free = {row.id for row in await db.scalars(_each(session_ids, _IF_FREE))}
+    return {row.id for row in await db.scalars(_each(session_ids))} - free
 
 
 async def start_all(db: AsyncSession, started: Collection[tuple[FastingSession, dict[str, Any]]]) -> set[UUID]:
@@ -149,14 +144,8 @@ async def by_id(db: AsyncSession, session_ids: Iterable[UUID]) -> dict[UUID, Fas
 
 async def shared(db: AsyncSession, session_ids: Iterable[UUID]) -> dict[UUID, FastingSession]:
     """Read sessions, locked against changes until the transaction ends."""
-    query = (
-        select(FastingSessionRow)
-        .where(among(FastingSessionRow.id, session_ids))
-        .order_by(FastingSessionRow.id)
-        .with_for_update(read=True)
-        .execution_options(populate_existing=True)
-    )
-    return {each.session_id: each for each in _readable(await db.scalars(query))}
+    rows = await db.scalars(_each(session_ids, _SHARED), execution_options=_AFRESH)
+    return {each.session_id: each for each in _readable(rows)}
 
 
 async def ending(db: AsyncSession, user_id: str, since: datetime, until: datetime) -> Sequence[FastingSession]:
@@ -180,6 +169,24 @@ async def owned_by(
     if after:
         query = query.where(tuple_(FastingSessionRow.started_at, FastingSessionRow.id) < after)
     return _readable(await db.scalars(query))
+
+
+_AFRESH = {"populate_existing": True}
+_ALONE, _SHARED, _IF_FREE = ForUpdateArg(), ForUpdateArg(read=True), ForUpdateArg(skip_locked=True)
+
+
+def _each(session_ids: Iterable[UUID], lock: ForUpdateArg | None = None) -> Select[FastingSessionRow]:
+    """Select sessions, and lock them, in the order of their ids with one look into the index for each.
+
+    A plan for `= ANY` that was made while the table was small reads all of it, until PostgreSQL counts its rows anew:
+    up to a minute, in which an import adds tens of thousands.
+    """
+    each = select(func.unnest(bindparam(None, sorted(session_ids), type_=ARRAY(Uuid))).label("id")).subquery("asked")
+    one = select(FastingSessionRow).where(FastingSessionRow.id == each.c.id).limit(1)
+    if lock is not None:
+        one = one.with_for_update(read=lock.read, skip_locked=lock.skip_locked)
+    found = one.lateral("found")
+    return select(aliased(FastingSessionRow, found)).select_from(each.join(found, true()))
 
 
 def _active(user_id: str) -> Select[FastingSessionRow]:
