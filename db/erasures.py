@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.engine import among, columns_of
+from db.engine import columns_of
 from db.models.operations import ErasureRow
 
 LEASE = timedelta(seconds=60)  # a worker that died holds an erasure this long
@@ -54,12 +54,6 @@ async def running(db: AsyncSession, user_id: str) -> Erasure | None:
     """Give the erasure of somebody who is being erased now."""
     row = await db.scalar(select(ErasureRow).where(ErasureRow.user_id == user_id))
     return None if row is None else _shown(row)
-
-
-async def running_among(db: AsyncSession, user_ids: Collection[str]) -> set[str]:
-    """Give those of these users who are being erased now."""
-    found = await db.scalars(select(ErasureRow.user_id).where(among(ErasureRow.user_id, user_ids)))
-    return {user_id for user_id in found if user_id is not None}
 
 
 async def read(db: AsyncSession, erasure_id: UUID) -> Erasure | None:
