@@ -14,7 +14,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, bindparam, delete, func, insert, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.engine import among, columns_of
+from db.engine import among, any_of_locked, columns_of
 from db.models.pushes import OutboxRow
 from domain.housekeeping import AHEAD
 from telemetry import tracing
@@ -172,7 +172,7 @@ async def postpone(db: AsyncSession, outbox_id: int, attempts: int, error: str) 
 
 async def _change(db: AsyncSession, which: ColumnElement[bool], **values: ColumnElement[datetime]) -> None:
     free = select(OutboxRow.id).where(which).order_by(OutboxRow.id).with_for_update(skip_locked=True)
-    query = update(OutboxRow).where(OutboxRow.id.in_(free.scalar_subquery())).values(**values)
+    query = update(OutboxRow).where(any_of_locked(OutboxRow.id, free)).values(**values)
     await db.execute(query, execution_options={"synchronize_session": False})
 
 
@@ -187,7 +187,7 @@ async def _lease(db: AsyncSession, lane: ColumnElement[bool], limit: int) -> lis
     )
     lease = (
         update(OutboxRow)
-        .where(OutboxRow.id.in_(due.scalar_subquery()))
+        .where(any_of_locked(OutboxRow.id, due))
         .values(next_attempt_at=now + LEASE, attempts=func.least(OutboxRow.attempts, _MAX_COUNTED - 1) + 1)
         .returning(
             OutboxRow.id,
