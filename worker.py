@@ -29,7 +29,7 @@ from dispatch.schedules import keep_registered
 from dispatch.sweeper import Sweeper
 from domain.housekeeping import DEFAULT_KEEP, Keep
 from domain.mass_failure import Threshold
-from domain.naming import WEBHOOK_QUEUE, WORKFLOW_QUEUE, push_queue
+from domain.naming import VERSION, WEBHOOK_QUEUE, WORKFLOW_QUEUE, push_queue
 from domain.presentation import Presentations
 from domain.push import Provider
 from domain.webhooks import MAX_WEBHOOKS
@@ -94,7 +94,7 @@ def make_workers(
             task_queue=WORKFLOW_QUEUE,
             workflows=[
                 *(FastingReminder, MessageHandoff, SendingPage, Redrive, DiagnosticPush),
-                *(OrphanSweep, Retention, WebhookFollower),
+                *(OrphanSweep, Retention, WebhookFollower),  # followers of before 0.2.0 started here
             ],
             activities=[
                 opening.open_reminder,
@@ -119,6 +119,10 @@ def make_workers(
         Worker(  # of its own, so that no webhook takes a send's place
             client,
             task_queue=WEBHOOK_QUEUE,
+            workflows=[WebhookFollower],
+            workflow_runner=UnsandboxedWorkflowRunner(),
+            max_cached_workflows=MAX_WEBHOOKS,
+            sticky_queue_schedule_to_start_timeout=_MISSED_AFTER,
             activities=[FeedFollowing(sessions, webhooks or WebhookDependencies()).follow_feed],
             interceptors=[IdsInLogs(), NamelessFailures()],
             max_concurrent_activities=MAX_WEBHOOKS,
@@ -257,7 +261,7 @@ async def _work(workers: Sequence[Worker], due_load: DueLoad, stop: asyncio.Even
     running = [asyncio.create_task(worker.run()) for worker in workers]
     collecting = asyncio.create_task(_collect_in_quiet_moments(due_load))
     stopped = asyncio.ensure_future(stop.wait())
-    log.info("worker ready", queues=[worker.task_queue for worker in workers])
+    log.info("worker ready", version=VERSION, queues=[worker.task_queue for worker in workers])
     await asyncio.wait({*running, stopped}, return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
     collecting.cancel()

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from temporalio import activity
 
-from db import device_tokens, fasting_sessions, messages, preferences, push_tasks, withheld_pushes
+from db import device_tokens, fasting_sessions, messages, push_tasks, withheld_pushes
 from db.engine import Sessions, present_instant
 from db.models.people import DeviceToken
 from db.withheld_pushes import About, Whom
@@ -55,6 +55,7 @@ class OpenedReminder:
 
     sends: tuple[PlannedSend, ...] = ()
     withheld: str | None = None
+    ends_briefly: bool = False  # its workflow may end without a second look and a result to search by; False: of old
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +88,11 @@ class ReminderOpening:
     async def open_reminder(self, ask: OpenReminder) -> OpenedReminder:
         """Plan the pushes of a reminder that is still valid; at its due instant, put it into its user's log."""
         async with self._sessions.begin() as db:
-            session = await fasting_sessions.read(db, ask.session_id)
-            if session is None:
+            read = await fasting_sessions.read_with_phones(db, ask.session_id)
+            if read is None:
                 return OpenedReminder(withheld="session_missing")
-            preferred = await preferences.of_user(db, session.user_id)
+            session, preferred, devices = read.session, read.preferences, read.devices
             reminder = _find(session, ask.minutes, ask.due_at)
-            devices = await device_tokens.active_for_user(db, session.user_id)
             zones = [device.time_zone for device in devices]
             reason = withheld(session, ask.minutes, ask.due_at, preferred, zones)
             message = message_id(session.session_id, ask.minutes, ask.due_at)
@@ -119,12 +119,11 @@ class ReminderOpening:
                 if reasons:
                     await withheld_pushes.note(db, about, reasons)
                 devices = [each for each in devices if each not in withheld_from]
-            await push_tasks.plan(db, _due_message(message, session.session_id, reminder), devices)
-            sends = await push_tasks.pending_of(db, message)
+            sends = await push_tasks.plan_and_list(db, _due_message(message, session.session_id, reminder), devices)
             if is_over:
                 await push_tasks.close(db, [send.task_id for send in sends], TaskState.DEAD, "opened_too_late")
                 return OpenedReminder(withheld="opened_too_late")
-            return OpenedReminder(tuple(sends))
+            return OpenedReminder(tuple(sends), ends_briefly=True)
 
     @activity.defn
     async def close_tasks(self, ask: CloseTasks) -> tuple[SentPush, ...]:

@@ -22,7 +22,7 @@ from db.push_tasks import Update
 from domain.kinds import RULES, Kind, Priority
 from domain.presentation import Presentations
 from domain.push import Environment, PlannedSend, Provider, SentPush, TaskState
-from fleet.due_load import DueLoad
+from fleet.due_load import DueLoad, DueWaits
 from fleet.holds import Hold, hold_for
 from fleet.takeover import Takeover
 from fleet.token_error_cutoff import TokenErrorCutoff
@@ -113,6 +113,7 @@ class PushSending:
         self._limiters = dependencies.limiters
         self._cutoff = dependencies.cutoff
         self._holds = dependencies.takeover.holds
+        self._waits = DueWaits()
         self._back_offs = dependencies.back_offs
         self._chance = chance
         # Each priority by itself, so that no reminder waits for a message's row.
@@ -184,9 +185,7 @@ class PushSending:
         if left <= 0:
             return
         with self._due_load.expecting(left):
-            try:
-                await asyncio.wait_for(activity.wait_for_worker_shutdown(), left)
-            except TimeoutError:
+            if await self._waits.until_due(left, activity.wait_for_worker_shutdown):
                 return
         raise _again("worker_shutdown", _HAND_OVER)
 
@@ -338,7 +337,7 @@ class PushSending:
             delay = due - since if due and since else _HAND_OVER
             raise _again(str(update.reason), min(delay, look or delay))
         await self._due_load.over()
-        return SentPush(update.task_id, stored.state, update.reason)
+        return SentPush(update.task_id, stored.state, update.reason, stored.reaches_all)
 
     def _delay(self, trouble: ProviderTrouble, attempt: int) -> timedelta:
         return retries.delay(self._back_offs, trouble, attempt, self._chance())

@@ -51,6 +51,7 @@ from api.streams.open_streams import DEFAULT_STREAM_LIMITS, OpenStreamLimits, Op
 from db.engine import make_engine, make_sessions
 from dispatch.client import UNMETERED, Metered, certificate_files, connect, watch
 from dispatch.relay import Relay
+from domain.naming import VERSION
 from domain.problems import MessageQuota, Quotas
 from domain.rate_limit import parse
 from settings.apps_file import AppIds
@@ -120,6 +121,7 @@ def create_app(
     app = FastAPIOffline(  # its pages load their scripts from here, not from the internet
         redoc_url=None,  # it loads a picture from the internet
         title="Fastbell",
+        version=VERSION,
         summary=document.SUMMARY,
         description=document.DESCRIPTION,
         generate_unique_id_function=document.operation_id,

@@ -7,8 +7,8 @@ import asyncio
 import json
 import random
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
@@ -18,16 +18,16 @@ from pydantic import BaseModel, Field, SkipValidation, ValidationError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import AllowedApps, Batches, Dispatch, RowWrites, RunningBatches, ServiceCaller
-from api.device_tokens import RegistrationIn, checked, register, sign_out
+from api.dependencies import AllowedApps, Dispatch, RowWrites, RunningBatches, ServiceCaller
+from api.device_tokens import RegistrationIn, checked, sign_out, store
 from api.fasting_sessions import ChangeIn, StartIn
 from api.fields import Body, UserId
 from api.http.problem_types import responses
 from api.http.problems import Detail, Problem, ServiceUnavailable, problem_of
 from api.row_queue import PATIENCE, Writes
 from db import device_token_imports
-from db.device_token_imports import NewDevice
-from db.device_tokens import Registration
+from db.device_token_imports import Wish
+from db.device_tokens import Registration, locks_of
 from db.engine import is_contended, is_of_erased, may_be_ones_fault
 from db.outbox import OutboxEntry
 from domain.problems import DomainError, InvalidField
@@ -41,6 +41,7 @@ MOST_ITEMS = 500
 _LONGEST_ECHO = 200  # characters of an id
 _PAUSE = (0.05, 0.25)  # seconds, before what others held is tried again
 _AT_ONCE = 4  # registrations that are made one by one
+_TOGETHER = 125  # items in a transaction: each takes up to 3 of the locks that all of PostgreSQL shares
 log = structlog.get_logger()
 T = TypeVar("T", bound=BaseModel)
 Refused = InvalidField | ValidationError
@@ -101,6 +102,14 @@ class RegisterItem(RegistrationIn):
     op: Literal["register"] = "register"
 
 
+class ImportItem(RegistrationIn):
+    """A device token from another sender. What phones have told us since, this leaves as it is."""
+
+    user_id: UserId
+    installation_id: UUID
+    op: Literal["import"]
+
+
 class SignOutItem(Body):
     """An installation to sign out for a user."""
 
@@ -109,11 +118,14 @@ class SignOutItem(Body):
     op: Literal["sign_out"]
 
 
+DeviceItem = RegisterItem | ImportItem | SignOutItem
+
+
 class TokenBatch(Body):
     """Up to 500 items. Those of one installation are done in their order."""
 
     items: Annotated[
-        list[Annotated[RegisterItem | SignOutItem, SkipValidation]],
+        list[Annotated[RegisterItem | ImportItem | SignOutItem, SkipValidation]],
         Field(min_length=1, max_length=MOST_ITEMS, description="What to do, each for one user's installation."),
     ]
 
@@ -139,7 +151,7 @@ class TokenResults(BaseModel):
     response_model_exclude_none=True,
 )
 async def change_fasting_sessions(
-    body: SessionBatch, _: ServiceCaller, writes: RowWrites, relay: Dispatch, running: RunningBatches
+    body: SessionBatch, caller: ServiceCaller, writes: RowWrites, relay: Dispatch, running: RunningBatches
 ) -> SessionResults:
     """Start, move, end or cancel up to 500 fasts, each with a result of its own.
 
@@ -152,7 +164,7 @@ async def change_fasting_sessions(
             done.answers[place] = parsed
         else:
             orders[place] = _order(parsed)
-    async with _turn(running):
+    async with running.turn(caller.user_id):
         await done.carry_out(orders)
     for entry in done.entries:
         relay.dispatch_soon(entry)
@@ -171,14 +183,17 @@ async def change_fasting_sessions(
     response_model_exclude_none=True,
 )
 async def change_device_tokens(
-    body: TokenBatch, _: ServiceCaller, writes: RowWrites, apps: AllowedApps, running: RunningBatches
+    body: TokenBatch, caller: ServiceCaller, writes: RowWrites, apps: AllowedApps, running: RunningBatches
 ) -> TokenResults:
-    """Register up to 500 device tokens, or sign installations out, each with a result of its own.
+    """Register or import up to 500 device tokens, or sign installations out, each with a result of its own.
 
-    An item that is refused fails alone, with the problem of the single route. Repeats are harmless.
+    `register` does what the single route does: a token of somebody else becomes the user's. `import` is for tokens
+    that another sender knew. It changes nothing where the token or the installation has an active registration, or
+    where the user had the token before, such as after a sign-out: what a phone said itself is newer. An item that is
+    refused fails alone, with the problem of the single route. Repeats are harmless.
     """
     parsed = [_parsed(item, _TOKEN_MODELS, default="register") for item in body.items]
-    async with _turn(running):
+    async with running.turn(caller.user_id):
         answers = await _devices(parsed, writes, apps)
     return TokenResults(
         items=[
@@ -194,16 +209,11 @@ _SESSION_MODELS: Mapping[str, type[StartItem | MoveItem | FinishItem]] = {
     "end": FinishItem,
     "cancel": FinishItem,
 }
-_TOKEN_MODELS: Mapping[str, type[RegisterItem | SignOutItem]] = {"register": RegisterItem, "sign_out": SignOutItem}
-
-
-@asynccontextmanager
-async def _turn(running: Batches) -> AsyncIterator[None]:
-    """Wait for other batches of this process; raises ServiceUnavailable where many wait already."""
-    if running.accepted.locked():
-        raise ServiceUnavailable(Detail.TOO_MANY_BATCHES)
-    async with running.accepted, running.at_once:
-        yield
+_TOKEN_MODELS: Mapping[str, type[DeviceItem]] = {
+    "register": RegisterItem,
+    "import": ImportItem,
+    "sign_out": SignOutItem,
+}
 
 
 def _parsed(item: object, models: Mapping[str, type[T]], default: str = "") -> T | Refused:
@@ -253,7 +263,7 @@ def _order(item: StartItem | MoveItem | FinishItem) -> Order:
 
 
 class _Fasts:
-    """Carries out the orders of one batch: all that wait for nothing in one transaction, the rest a moment later."""
+    """Carries out the orders of one batch: what waits for nothing in few transactions, the rest a moment later."""
 
     def __init__(self, writes: Writes) -> None:
         self._writes = writes
@@ -265,7 +275,8 @@ class _Fasts:
         loop = asyncio.get_running_loop()
         until, waiting = loop.time() + PATIENCE, dict(orders)
         while waiting:
-            await self._try(waiting)
+            for part in _parts(waiting):
+                await self._try(part)
             waiting = {place: order for place, order in waiting.items() if place not in self.answers}
             pause = random.uniform(*_PAUSE)  # noqa: S311 -- spreads requests
             if waiting and loop.time() + pause > until:
@@ -308,85 +319,104 @@ class _Fasts:
             await self._try({place: order for place, order in orders.items() if (order.session_id in half) == is_first})
 
 
-async def _devices(
-    parsed: Sequence[RegisterItem | SignOutItem | Refused], writes: Writes, apps: AppIds
-) -> list[int | Exception]:
-    """Register and sign out: new installations together, all others one by one."""
+def _parts(orders: Mapping[int, Order]) -> Iterator[dict[int, Order]]:
+    """Part orders into what one transaction carries out; those about one fast stay together."""
+    by_session: dict[UUID, dict[int, Order]] = defaultdict(dict)
+    for place, order in orders.items():
+        by_session[order.session_id][place] = order
+    part: dict[int, Order] = {}
+    for of_one in by_session.values():
+        if part and len(part) + len(of_one) > _TOGETHER:
+            yield part
+            part = {}
+        part |= of_one
+    yield part
+
+
+async def _devices(parsed: Sequence[DeviceItem | Refused], writes: Writes, apps: AppIds) -> list[int | Exception]:
+    """Register and sign out: what concerns no other row together, all others one by one."""
     answers: dict[int, int | Exception] = {}
-    wanted: dict[int, tuple[RegisterItem | SignOutItem, Registration | None]] = {}
+    wishes: dict[int, Wish] = {}
     for place, item in enumerate(parsed):
         match item:
-            case RegisterItem():
+            case RegisterItem() | ImportItem():
                 try:
-                    wanted[place] = item, await checked(item, apps)
+                    registration = await checked(item, apps)
                 except InvalidField as error:
                     answers[place] = error
+                else:
+                    wishes[place] = Wish(item.user_id, item.installation_id, registration, item.op == "import")
             case SignOutItem():
-                wanted[place] = item, None
+                wishes[place] = Wish(item.user_id, item.installation_id, None)
             case _:
                 answers[place] = item
-    for place in await _registered_together(wanted, writes):
+    for place in await _registered_together(wishes, writes):
         answers[place] = 200
     turns = asyncio.Semaphore(_AT_ONCE)
 
     async def one_by_one(places: Sequence[int]) -> None:
         async with turns:
             for place in places:
-                item, registered = wanted[place]
-                answers[place] = await _one(item, registered, writes)
+                answers[place] = await _one(wishes[place], writes)
 
-    left = {place: each for place, each in wanted.items() if place not in answers}
+    left = {place: each for place, each in wishes.items() if place not in answers}
     await asyncio.gather(*(one_by_one(places) for places in _in_order(left)))  # raises the error itself, not a group
     return [answers[place] for place in range(len(parsed))]
 
 
-async def _registered_together(
-    wanted: Mapping[int, tuple[RegisterItem | SignOutItem, Registration | None]], writes: Writes
-) -> Sequence[int]:
-    """Register what is new in one transaction; gives the places of those items."""
-    installations = Counter(item.installation_id for item, _ in wanted.values())
-    tokens = Counter((each.provider, each.token) for _, each in wanted.values() if each is not None)
-    new = {
-        place: NewDevice(item.user_id, item.installation_id, registered)
-        for place, (item, registered) in wanted.items()
-        if registered is not None
-        and installations[item.installation_id] == 1
-        and tokens[registered.provider, registered.token] == 1
-    }
+async def _registered_together(wishes: Mapping[int, Wish], writes: Writes) -> list[int]:
+    """Register what concerns no other row in few transactions; gives the places of those items."""
+    installations = Counter(each.installation_id for each in wishes.values())
+    tokens = Counter(each.address for each in wishes.values())
+    alone = [
+        place
+        for place, each in wishes.items()
+        if each.registration and installations[each.installation_id] == tokens[each.address] == 1
+    ]
+    done: list[int] = []
+    for start in range(0, len(alone), _TOGETHER):
+        part = [wishes[place] for place in alone[start : start + _TOGETHER]]
+        stored = await _stored(part, writes)
+        done += [place for place in alone[start : start + _TOGETHER] if wishes[place].installation_id in stored]
+    return done
 
+
+async def _stored(part: Sequence[Wish], writes: Writes) -> set[UUID]:
     async def write(db: AsyncSession) -> set[UUID]:
-        return await device_token_imports.register_new(db, list(new.values()), most=writes.quotas.installations)
+        return await device_token_imports.register_all(db, part, most=writes.quotas.installations)
 
     try:
-        stored = await writes.at_once("batch", write) if new else set()
+        return await writes.at_once("batch", write)
     except Exception as error:  # one of them, or a lock: then each is made by itself
         if not may_be_ones_fault(error) and not isinstance(error, ServiceUnavailable):
             raise
-        return ()
-    return [place for place, each in new.items() if each.installation_id in stored]
+        return set()
 
 
-def _in_order(wanted: Mapping[int, tuple[RegisterItem | SignOutItem, Registration | None]]) -> list[list[int]]:
+def _in_order(wishes: Mapping[int, Wish]) -> list[list[int]]:
     """Part items into lists that may go beside each other: by user, unless one phone or token has several users."""
     users: dict[object, set[str]] = defaultdict(set)
-    for item, registered in wanted.values():
-        users[item.installation_id].add(item.user_id)
-        if registered is not None:
-            users[registered.provider, registered.token].add(item.user_id)
+    for each in wishes.values():
+        users[each.installation_id].add(each.user_id)
+        if each.registration is not None:
+            users[each.address].add(each.user_id)
     if any(len(of_one) > 1 for of_one in users.values()):
-        return [list(wanted)]
+        return [list(wishes)]
     lists: dict[str, list[int]] = defaultdict(list)
-    for place, (item, _) in wanted.items():
-        lists[item.user_id].append(place)
+    for place, each in wishes.items():
+        lists[each.user_id].append(place)
     return list(lists.values())
 
 
-async def _one(item: RegisterItem | SignOutItem, registered: Registration | None, writes: Writes) -> int | Exception:
+async def _one(wish: Wish, writes: Writes) -> int | Exception:
     try:
-        if registered is None:
-            await sign_out(item.user_id, item.installation_id, writes)
+        if wish.registration is None:
+            await sign_out(wish.user_id, wish.installation_id, writes)
             return 204
-        await register(item.user_id, item.installation_id, registered, writes)
+        await writes.run(
+            partial(_register, wish=wish, new=wish.registration, most=writes.quotas.installations),
+            *locks_of(wish.user_id, wish.installation_id, wish.registration),
+        )
     except (DomainError, ServiceUnavailable) as error:
         return error
     except Exception as error:
@@ -395,3 +425,8 @@ async def _one(item: RegisterItem | SignOutItem, registered: Registration | None
         log.error("an item of a batch failed", error=type(error).__name__)  # noqa: TRY400 -- its text may name a person
         return error
     return 200
+
+
+async def _register(db: AsyncSession, wish: Wish, new: Registration, most: int | None) -> None:
+    if not (wish.is_import and await device_token_imports.is_settled(db, wish)):
+        await store(db, wish.user_id, wish.installation_id, new, most=most)

@@ -3,7 +3,9 @@
 import asyncio
 import base64
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
@@ -14,14 +16,15 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import TypeAdapter
 
 from api.http.auth import Caller, TokenCheck, is_user_id
-from api.http.problems import ActForUser, Detail, Forbidden, Unauthorized
+from api.http.problems import ActForUser, Detail, Forbidden, ServiceUnavailable, Unauthorized
 from api.http.rates import Rate, Rates, RunningRequests
 from api.http.request_log import route_template
 from api.row_queue import Writes
 from api.shared_starts import SharedStarts
 from api.streams.open_streams import OpenStreams
 from db import erasures
-from db.engine import Sessions, is_ready
+from db.engine import Sessions
+from db.migrate import check_readiness
 from dispatch.relay import Relay
 from domain.presentation import Presentations
 from domain.problems import InvalidField, NotFound, being_erased
@@ -54,12 +57,15 @@ class ReadinessCheck:
     def __init__(self, sessions: Sessions, *, within: float = ANSWERS_WITHIN) -> None:
         self.within = within  # seconds
         self._sessions = sessions
-        self._under_way: asyncio.Task[bool] | None = None
+        self._under_way: asyncio.Task[tuple[bool, str | None]] | None = None
 
-    async def check(self) -> bool:
-        """Tell whether the database is ready; raises TimeoutError, which also cancels the shared check."""
+    async def check(self) -> tuple[bool, str | None]:
+        """Tell whether the database is ready, and why not, if known; raises TimeoutError.
+
+        A timeout also cancels the shared check.
+        """
         if self._under_way is None or self._under_way.done():
-            self._under_way = asyncio.create_task(is_ready(self._sessions))
+            self._under_way = asyncio.create_task(check_readiness(self._sessions))
         check_under_way = self._under_way
         await asyncio.wait({check_under_way}, timeout=self.within)
         if check_under_way.done() and not check_under_way.cancelled():
@@ -76,7 +82,8 @@ _READS = {"GET", "HEAD"}
 _bearer = HTTPBearer(auto_error=False, bearerFormat="JWT, or an API key")
 
 
-MAX_BATCHES, MAX_BATCHES_WAITING = 2, 14  # at once; each takes a connection and a tenth of a second
+MAX_BATCHES = 2  # at once; each takes a connection and some tenths of a second
+MAX_BATCHES_OF_ONE, MAX_BATCHES_OF_ALL = 8, 16  # of a service, and of all services; with those that wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +91,21 @@ class Batches:
     """The batches of this process: those that it works on, and with them those that wait."""
 
     at_once: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_BATCHES))
-    accepted: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_BATCHES + MAX_BATCHES_WAITING))
+    accepted: Counter[str] = field(default_factory=Counter)  # by service
+
+    @asynccontextmanager
+    async def turn(self, service: str) -> AsyncIterator[None]:
+        """Wait for other batches; raises ServiceUnavailable where many wait already, so that others find room."""
+        if self.accepted[service] >= MAX_BATCHES_OF_ONE or self.accepted.total() >= MAX_BATCHES_OF_ALL:
+            raise ServiceUnavailable(Detail.TOO_MANY_BATCHES)
+        self.accepted[service] += 1
+        try:
+            async with self.at_once:
+                yield
+        finally:
+            self.accepted[service] -= 1
+            if not self.accepted[service]:
+                del self.accepted[service]
 
 
 @dataclass(frozen=True, slots=True)

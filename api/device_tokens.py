@@ -164,12 +164,19 @@ async def checked(body: RegistrationIn, apps: AppIds) -> Registration:
 async def register(user_id: str, installation_id: UUID, new: Registration, writes: Writes) -> DeviceToken:
     """Register an installation of a user; raises DomainError, ServiceUnavailable."""
 
-    async def store(db: AsyncSession) -> DeviceToken:
-        row = await device_tokens.register(db, user_id, installation_id, new, most=writes.quotas.installations)
-        await revivals.revive(db, row)
-        return row
+    async def write(db: AsyncSession) -> DeviceToken:
+        return await store(db, user_id, installation_id, new, most=writes.quotas.installations)
 
-    return await writes.run(store, *device_tokens.locks_of(user_id, installation_id, new))
+    return await writes.run(write, *device_tokens.locks_of(user_id, installation_id, new))
+
+
+async def store(
+    db: AsyncSession, user_id: str, installation_id: UUID, new: Registration, *, most: int | None
+) -> DeviceToken:
+    """Store a registration, and let the pushes go that the phone has missed; raises Conflict."""
+    row = await device_tokens.register(db, user_id, installation_id, new, most=most)
+    await revivals.revive(db, row)
+    return row
 
 
 @user_router.get("", responses=responses())

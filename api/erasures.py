@@ -20,7 +20,7 @@ from api.http.problems import Detail, ServiceUnavailable
 from db import erasures
 from db.erasures import Erasure, ErasureState
 from db.views import export
-from domain.problems import NotFound, being_erased
+from domain.problems import Conflict, NotFound, being_erased
 from operations import erasure
 
 router = APIRouter(prefix="/v1", tags=["people"])
@@ -103,9 +103,13 @@ async def export_data(
 
 
 async def _lines(pages: AsyncGenerator[list[str]], connection: ConnectionState) -> AsyncGenerator[bytes]:
+    """Write the lines; where there will be more, the client sees that the answer is not whole."""
     async with aclosing(pages):
-        async for page in pages:
-            yield "".join(page).encode()
-            if connection.over.done():  # the process stops: the client sees that the answer is not whole
-                connection.abort()
-                return
+        try:
+            async for page in pages:
+                yield "".join(page).encode()
+                if connection.over.done():  # the process stops
+                    connection.abort()
+                    return
+        except Conflict:  # the person is being erased
+            connection.abort()

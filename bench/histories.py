@@ -9,6 +9,7 @@ from temporalio.client import Client
 
 from domain.naming import reminder_workflow_id
 
+_WITH_THE_START = 2  # the place of that signal
 _LOCAL_ACTIVITY = "core_local_activity"  # the marker that the SDK records for each
 
 
@@ -25,14 +26,16 @@ async def events_and_actions(client: Client, session_ids: Sequence[UUID]) -> tup
 def billable_actions(events: Iterable[HistoryEvent]) -> int:
     """Count as https://docs.temporal.io/cloud/actions says; a workflow task's local activities count as one.
 
-    The signal that comes with the start is part of the start.
+    The signal that comes with the start is part of the start: nothing lies between the two.
     """
     actions = 0
     with_local_activities: set[int] = set()
     for event in events:
         match event.event_type:
+            case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED:
+                actions += event.event_id > _WITH_THE_START
             case (
-                EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED
+                EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED
                 | EventType.EVENT_TYPE_TIMER_STARTED
                 | EventType.EVENT_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES
             ):

@@ -32,20 +32,20 @@ class Load:
 class Costs:
     """What was measured on one machine (docs/sizing.md, Costs): CPU in milliseconds of one of its cores."""
 
-    api_start: float = 4.0  # a start through the API, with its dispatch
-    api_call: float = 2.5  # any other call
-    worker_reminder: float = 27.0
-    database_reminder: float = 5.0
+    api_start: float = 4.8  # a start through the API, with its dispatch
+    api_call: float = 6.0  # any other call
+    worker_reminder: float = 22.0
+    database_reminder: float = 6.0
     temporal_reminder: float = 50.0  # a server on PostgreSQL, all services
     further_phone: float = 0.3  # the share of worker and Temporal that one phone more costs
     burst: float = 1_500  # reminders a second, by one worker process, that were armed before
     late: float = 5.0  # seconds that the last of a burst may be late
-    actions: float = 6  # Cloud's, of a reminder with one phone
+    actions: float = 4  # Cloud's, of a reminder with one phone
     actions_further_phone: float = 1
     actions_message: float = 4
-    transitions: float = 16  # state transitions of Temporal, of a reminder
+    transitions: float = 17  # state transitions of Temporal, of a reminder
     transitions_per_shard: float = 5  # a second
-    row_fast: float = 1.6  # KB in PostgreSQL, of a fast with one push, its indexes included
+    row_fast: float = 2.0  # KB in PostgreSQL, of a fast with one push, its indexes included
     row_user: float = 1.5  # KB, of a user with phones and preferences
     history: float = 21.0  # KB in Temporal's database, of a sleeping or finished fast
     history_days: float = 3  # that Temporal keeps it (TEMPORAL_RETENTION)

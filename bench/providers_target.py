@@ -86,7 +86,7 @@ Send = Callable[[Push], Awaitable[object]]  # raises unless the push was accepte
 
 def apns_pushes() -> Iterator[Push]:
     """Reminders for so many iPhones, again and again."""
-    return itertools.cycle([_push(f"{number:064x}") for number in range(_PUSHES)])
+    return itertools.cycle([reminder(f"{number:064x}") for number in range(_PUSHES)])
 
 
 def fcm_pushes() -> Iterator[Push]:
@@ -96,7 +96,7 @@ def fcm_pushes() -> Iterator[Push]:
         "".join(itertools.islice(letters, 22)) + ":APA91b" + "".join(itertools.islice(letters, 134))
         for _ in range(_PUSHES)
     )
-    return itertools.cycle([_push(token) for token in tokens])
+    return itertools.cycle([reminder(token) for token in tokens])
 
 
 def one_by_one(send: Send) -> Run:
@@ -152,7 +152,8 @@ def in_batches(send: Callable[[list[Push]], Awaitable[int]]) -> Run:
     return run
 
 
-def _push(token: str) -> Push:
+def reminder(token: str) -> Push:
+    """Make a push as a reminder is."""
     return Push(
         task_id=uuid4(),
         attempt_id=uuid4(),

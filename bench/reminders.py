@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     windows = options.windows or [_ARM_WINDOW, 0.0]
     try:
-        runs = asyncio.run(_runs(options.sessions, windows, options.runs))
+        runs = asyncio.run(_runs(options.sessions, windows, options.runs, options.workers))
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
     columns = [[run for run in runs if run.arm_window == window] for window in windows]
@@ -33,12 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if all(run.is_sound for run in runs) else 1
 
 
-async def _runs(sessions: int, windows: Sequence[float], repeats: int) -> list[Figures]:
+async def _runs(sessions: int, windows: Sequence[float], repeats: int, workers: int) -> list[Figures]:
     runs = []
     for number in range(repeats):
         for window in windows:
             print(f"Run {number + 1}, ARM_WINDOW={window:g}, {sessions} reminders", file=sys.stderr)
-            runs.append(await measure(sessions, window, psutil.cpu_count() or 1))
+            runs.append(await measure(sessions, window, psutil.cpu_count() or 1, workers))
     return runs
 
 
@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"seconds; may be repeated ({_ARM_WINDOW:g} and 0)",
     )
     parser.add_argument("--runs", type=int, default=1, metavar="N", help="how often; medians are printed (1)")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="worker processes (1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every run's figures, too")
     return parser
 

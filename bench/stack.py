@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,10 +42,11 @@ _SETTINGS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How worker and API are started: with further settings, and by a command."""
+    """How workers and API are started: with further settings, by a command, and how many workers."""
 
     settings: Mapping[str, str] = field(default_factory=dict)
     command: tuple[str, ...] = ()
+    workers: int = 1
 
 
 PLAIN = Launch()
@@ -62,6 +63,7 @@ class Stack:
     auth: AuthSettings
     temporal: Client
     pids: Mapping[str, int]  # by part
+    start_again: Callable[[str], Awaitable[None]]  # a part that was killed, by name
 
     def kill(self, part: str, number: signal.Signals) -> None:
         """Send a part's process a signal."""
@@ -85,7 +87,7 @@ async def running(arm_window: float, launch: Launch = PLAIN) -> AsyncIterator[St
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     async with AsyncExitStack() as leaving:
         directory = Path(leaving.enter_context(tempfile.TemporaryDirectory(prefix="fastbell-bench-")))
-        admin, apns, sandbox, fcm, temporal_port, api_port, metrics_port = _free_ports(7)
+        admin, apns, sandbox, fcm, temporal_port, api_port, *metrics_ports = free_ports(6 + launch.workers)
         ports = Ports(admin, apns, sandbox, fcm)
         postgres = await PostgresPart.start(directory / "postgres", directory)
         leaving.push_async_callback(postgres.stop, STOP_PATIENCE)
@@ -102,7 +104,6 @@ async def running(arm_window: float, launch: Launch = PLAIN) -> AsyncIterator[St
             "TEMPORAL_CONFIG_FILE": os.devnull,
             "AUTH_JWT_SECRET": SECRET,
             "API_PORT": str(api_port),
-            "METRICS_PORT": str(metrics_port),
             "ARM_WINDOW": str(arm_window),
             "LOG_FORMAT": "json",
             "LOG_LEVEL": "WARNING",
@@ -112,22 +113,37 @@ async def running(arm_window: float, launch: Launch = PLAIN) -> AsyncIterator[St
         environment = {name: value for name, value in os.environ.items() if not _SETTINGS.match(name)} | own
         terminal = Terminal(sys.stderr)
 
+        pids: dict[str, int] = {}
+        started: dict[str, tuple[tuple[str, ...], Mapping[str, str]]] = {}
+
         async def start(name: str, *command: str, more: Mapping[str, str] = environment) -> ProcessPart:
             part = await ProcessPart.start(name, command, more, logs=directory, terminal=terminal)
             leaving.push_async_callback(part.stop, STOP_PATIENCE)
+            started[name], pids[name] = (command, more), part.pid
             return part
+
+        async def start_again(name: str) -> None:
+            command, more = started[name]
+            await start(name, *command, more=more)
 
         server = temporal_command(temporal_port, None, directory / "temporal.db")
         temporal = await start("temporal", *server, more=temporal_environment())
         simulator = await start("simulator", sys.executable, "-m", "simulator")
-        client = await _ready(temporal, _connected(own["TEMPORAL_ADDRESS"]))
-        worker = await start("worker", sys.executable, *launch.command, "worker.py")
+        client = await _ready(temporal, connected(own["TEMPORAL_ADDRESS"]))
+        workers = [
+            await start(
+                "worker" if number == 1 else f"worker{number}",
+                *(sys.executable, *launch.command, "worker.py"),
+                more={**environment, "METRICS_PORT": str(port)},
+            )
+            for number, port in enumerate(metrics_ports, start=1)
+        ]
         api = await start("api", sys.executable, *launch.command, "-m", "api")
-        parts = [temporal, simulator, worker, api]
+        pids["postgres"] = postgres.pid or 0
         api_url, simulator_url = f"http://127.0.0.1:{api_port}", f"http://127.0.0.1:{admin}"
         async with httpx.AsyncClient(timeout=2, trust_env=False) as http:
             await _ready(simulator, answering(http, f"{simulator_url}/healthz"))
-            await _ready(worker, _polled(client))
+            await _ready(workers[0], _polled(client, len(workers)))
             await _ready(api, answering(http, f"{api_url}/readyz"))
         starting.finish()
         leaving.callback(setattr, terminal, "hides_parts", True)  # while stopping: parts log each other's end as errors
@@ -138,11 +154,12 @@ async def running(arm_window: float, launch: Launch = PLAIN) -> AsyncIterator[St
             simulator_url=simulator_url,
             auth=auth_settings(own),
             temporal=client,
-            pids={part.name: part.pid for part in parts} | {"postgres": postgres.pid or 0},
+            pids=pids,
+            start_again=start_again,
         )
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Find unused ports; each is held until the last is found."""
     probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [int(probe.getsockname()[1]) for probe in probes]
@@ -160,7 +177,8 @@ async def _ready(part: ProcessPart, ready: Awaitable[T]) -> T:
     raise SystemExit("\n".join([*part.last_lines, f"{part.name} does not get ready."]))
 
 
-async def _connected(address: str) -> Client:
+async def connected(address: str) -> Client:
+    """Wait for a Temporal server."""
     while True:
         try:
             return await Client.connect(address, data_converter=data_converter)
@@ -168,13 +186,16 @@ async def _connected(address: str) -> Client:
             await asyncio.sleep(0.1)
 
 
-async def _polled(client: Client) -> None:
-    """Wait until a worker asks for work on every queue."""
+async def _polled(client: Client, workers: int) -> None:
+    """Wait until so many workers ask for work on every queue."""
     queues = [(WORKFLOW_QUEUE, TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW)]
     queues += [(push_queue(provider), TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY) for provider in Provider]
     for name, kind in queues:
         request = DescribeTaskQueueRequest(
             namespace=client.namespace, task_queue=TaskQueue(name=name), task_queue_type=kind
         )
-        while not (await client.workflow_service.describe_task_queue(request)).pollers:  # noqa: ASYNC110 -- it only answers
+        asking: set[str] = set()
+        while len(asking) < workers:
+            answer = await client.workflow_service.describe_task_queue(request)
+            asking = {poller.identity for poller in answer.pollers}
             await asyncio.sleep(0.1)

@@ -17,11 +17,17 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import UNREACHABLE, ReadOnly, Sessions, make_engine, make_sessions
-from db.migrate import migrate
+from db.migrate import migrate, newest_revision
+from domain.naming import VERSION
 from settings.environment import ConfigError, service_settings
 
 _INVISIBLE = "\u200c\u200d\u200e\u200f"  # part of words, emoji and right-to-left texts; they steer no terminal
 ROOT = Path(__file__).parent.parent
+
+
+def release() -> str:
+    """Name the release of this code, and the migration that it needs."""
+    return f"fastbell {VERSION} (migration {newest_revision()})"
 
 
 def run_directory(environ: Mapping[str, str]) -> Path:

@@ -152,11 +152,6 @@ async def sign_out_by_ticket(db: AsyncSession, installation_id: UUID, ticket: st
     await _spend(db, installation_id, digest(ticket))
 
 
-async def invalidate(db: AsyncSession, device_id: UUID, token: str, seen_dead_at: datetime, reason: str) -> bool:
-    """Deactivate a token that its provider called dead; False when it has been registered again since."""
-    return bool(await invalidate_all(db, [DeadToken(device_id, token, seen_dead_at, reason)]))
-
-
 async def invalidate_all(db: AsyncSession, dead: Collection[DeadToken]) -> Sequence[UUID]:
     """Deactivate tokens that their providers called dead; gives the rows, without those registered again since."""
     by_reason: dict[str, list[DeadToken]] = defaultdict(list)

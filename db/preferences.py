@@ -26,7 +26,12 @@ async def of_user(db: AsyncSession, user_id: str) -> Preferences:
 async def of_users(db: AsyncSession, user_ids: Iterable[str]) -> dict[str, Preferences]:
     """Read the preferences of those who have set any."""
     query = select(PreferencesRow).where(among(PreferencesRow.user_id, user_ids))
-    stored = {row.user_id: _preferences(row) for row in await db.scalars(query)}
+    return await of_rows(db, await db.scalars(query))
+
+
+async def of_rows(db: AsyncSession, rows: Iterable[PreferencesRow]) -> dict[str, Preferences]:
+    """Give the preferences that these rows hold, by user."""
+    stored = {row.user_id: _preferences(row) for row in rows}
     for user_id, fallback in (await _fallback_zones(db, stored)).items():
         quiet = stored[user_id].quiet_hours
         assert quiet is not None

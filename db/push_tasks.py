@@ -111,17 +111,32 @@ async def plan(
     """
     if not devices:
         return
-    columns: dict[str, object] = {
-        "task_ids": [uuid5(message.message_id, str(device.installation_id)) for device in devices],
-        "device_ids": [device.id for device in devices],
-        "late_sinces": [late_since.get(device.installation_id) for device in devices],
-        "state": state,
-        "reason": reason,
-    }
-    made = (await db.scalars(_PLAN, asdict(message) | columns)).all()
+    columns = _columns(message, devices, late_since) | {"state": state, "reason": reason}
+    made = [row.provider for row in await db.execute(_PLAN, columns)]
     once_committed(db, lambda: _count_planned(made, message.kind))
     if state is not TaskState.PENDING:
         count_settled(db, Counter((provider, message.kind, state, reason) for provider in made))
+
+
+async def plan_and_list(db: AsyncSession, message: DueMessage, devices: Sequence[Addressee]) -> list[PlannedSend]:
+    """Plan as above, and list all of the message's pending tasks as below, in one statement."""
+    columns = _columns(message, devices, _AT_ONCE) | {"state": TaskState.PENDING, "reason": None}
+    rows = (await db.execute(_PLAN_AND_LIST, columns)).all()
+    made = [row.provider for row in rows if row.is_new]
+    once_committed(db, lambda: _count_planned(made, message.kind))
+    if len(rows) < len(devices):  # settled already, or planned by a transaction that this statement does not see
+        return await pending_of(db, message.message_id)
+    return [send for row in rows if (send := planned(row)) is not None]
+
+
+def _columns(
+    message: DueMessage, devices: Sequence[Addressee], late_since: Mapping[UUID, datetime]
+) -> dict[str, object]:
+    return asdict(message) | {
+        "task_ids": [uuid5(message.message_id, str(device.installation_id)) for device in devices],
+        "device_ids": [device.id for device in devices],
+        "late_sinces": [late_since.get(device.installation_id) for device in devices],
+    }
 
 
 async def pending_of(
@@ -264,7 +279,7 @@ _OVERDUE = text("""
 """)
 _COUNTED = (PushTask.provider, PushTask.kind, PushTask.state, PushTask.last_reason)
 
-_PLAN = text("""
+_INSERT = """
     INSERT INTO push_tasks (task_id, kind, user_id, installation_id, device_id, provider, environment, app_id,
                             conversation_id, message_id, reminder_minutes, collapse_key, due_at, expires_at,
                             attempt_count, next_attempt_at, state, last_reason, settled_at, validate_only, again_at)
@@ -280,8 +295,18 @@ _PLAN = text("""
       JOIN device_tokens AS d ON d.id = new.device_id
      ORDER BY new.task_id
         ON CONFLICT DO NOTHING
-    RETURNING provider
-""")
+    RETURNING task_id, provider, environment, app_id, kind, user_id
+"""
+_PLAN = text(_INSERT)
+_PLAN_AND_LIST = text(f"""
+    WITH made AS ({_INSERT})
+    SELECT true AS is_new, made.* FROM made
+     UNION ALL
+    SELECT false, task_id, provider, environment, app_id, kind, user_id
+      FROM push_tasks
+     WHERE message_id = :message_id AND state = 'pending'
+     ORDER BY provider, task_id
+""")  # noqa: S608 -- of our own words alone
 
 # Gives the settled ones to count. An accepted one replaces the unread push of its collapse group on the screen.
 _APPLY = text(

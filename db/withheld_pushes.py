@@ -43,6 +43,11 @@ async def counts_by_message(db: AsyncSession, message_ids: Collection[UUID]) -> 
     return {row[0]: row[1] for row in await db.execute(query.group_by(WithheldPush.message_id))}
 
 
+async def reaching_all(db: AsyncSession, task_ids: Collection[UUID]) -> set[UUID]:
+    """Say which of these tasks of reminders leave no active phone of their user without a push of their message."""
+    return set(await db.scalars(_REACHING_ALL, {"task_ids": list(task_ids)}))
+
+
 # A planned push has its own state.
 _NOTE = text("""
     INSERT INTO withheld_pushes (user_id, installation_id, kind, conversation_id, message_id, reminder_minutes, reason)
@@ -60,4 +65,15 @@ _NOTE = text("""
                           AND t.installation_id = coalesce(new.installation_id, t.installation_id))
      ORDER BY new.user_id
         ON CONFLICT DO NOTHING
+""")
+
+_REACHING_ALL = text("""
+    SELECT t.task_id
+      FROM push_tasks AS t
+     WHERE t.task_id = ANY(CAST(:task_ids AS uuid[])) AND t.kind = 'reminder'
+       AND NOT EXISTS (SELECT FROM device_tokens AS d
+                        WHERE d.user_id = t.user_id AND d.active
+                          AND NOT EXISTS (SELECT FROM push_tasks AS o
+                                           WHERE o.message_id = t.message_id
+                                             AND o.installation_id = d.installation_id))
 """)

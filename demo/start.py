@@ -1,9 +1,10 @@
 """Starts the parts in order, plays the demonstration, and prints the addresses."""
 
+import asyncio
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import quote
@@ -15,7 +16,7 @@ from commands.context import ROOT, actor, migrate_named, open_database
 from commands.sign_in import bearer_token, sign_in_code
 from demo.embedded import PostgresPart, temporal_command, temporal_environment
 from demo.parts import Parts, ProcessPart, Terminal, answering
-from demo.settings import LocalSettings, shared_environment, write_settings
+from demo.settings import LocalSettings, metrics_ports, shared_environment, write_settings
 from demo.stage import Stage
 from demo.stories import demonstrate
 from domain.naming import reminder_workflow_id
@@ -32,12 +33,13 @@ async def start_and_demonstrate(settings: LocalSettings, terminal: Terminal, par
     database_url = await _start_database(settings, terminal, parts)
     shared = shared_environment(settings, database_url)
     write_settings(settings.run_dir, shared)
-    await _start_processes(settings, shared, terminal, parts)
+    ports = metrics_ports(settings)
+    await _start_processes(settings, shared, terminal, parts, ports)
     terminal.say()
     session_id = await _demonstrate(settings, shared, terminal)
     async with open_database(database_url) as sessions:
         code = await sign_in_code(sessions, actor(), _CODE_LIFETIME)
-    _print_addresses(settings, terminal, session_id, code)
+    _print_addresses(settings, terminal, session_id, code, ports)
 
 
 async def _start_database(settings: LocalSettings, terminal: Terminal, parts: Parts) -> str:
@@ -52,14 +54,19 @@ async def _start_database(settings: LocalSettings, terminal: Terminal, parts: Pa
 
 
 async def _start_processes(
-    settings: LocalSettings, shared: Mapping[str, str], terminal: Terminal, parts: Parts
+    settings: LocalSettings, shared: Mapping[str, str], terminal: Terminal, parts: Parts, ports: Sequence[int]
 ) -> None:
-    """Start the processes. The API is last: once it answers, all is up."""
+    """Start the processes, a worker for each of these ports. The API is last: once it answers, all is up."""
     level = "DEBUG" if shared.get("LOG_LEVEL") == "DEBUG" else "INFO"  # the worker logs at INFO that it is ready
     environment = {**settings.inherited, **shared, "LOG_FORMAT": "json", "LOG_LEVEL": level, "PYTHONUNBUFFERED": "1"}
 
     async def start(name: str, *command: str, more: Mapping[str, str] = environment) -> ProcessPart:
         return await ProcessPart.start(name, command, more, logs=settings.logs, terminal=terminal)
+
+    async def start_worker(name: str, port: int) -> None:
+        own = {**environment, "METRICS_PORT": str(port)}
+        worker = await start(name, sys.executable, "worker.py", more=own)
+        await parts.add(worker, worker.logging("worker ready"))
 
     async with httpx.AsyncClient(timeout=2, trust_env=False) as http:
         if settings.starts_temporal:
@@ -73,8 +80,8 @@ async def _start_processes(
             await parts.add(simulator, answering(http, f"{settings.simulator_url}/healthz"))
         else:
             terminal.say("  simulator  not started: both providers have settings in the environment")
-        worker = await start("worker", sys.executable, "worker.py")
-        await parts.add(worker, worker.logging("worker ready"))
+        names = ["worker", *(f"worker{number}" for number in range(2, len(ports) + 1))]
+        await asyncio.gather(*(start_worker(name, port) for name, port in zip(names, ports, strict=True)))
         api = await start("api", sys.executable, "-m", "api")
         await parts.add(api, answering(http, f"{settings.api_url}/readyz"))
 
@@ -102,7 +109,9 @@ _CLI = ".venv/bin/python cli.py"
 _NO_HOUSEKEEPING = "WorkflowType != 'Retention' AND WorkflowType != 'OrphanSweep'"
 
 
-def _print_addresses(settings: LocalSettings, terminal: Terminal, session_id: UUID | None, code: str) -> None:
+def _print_addresses(
+    settings: LocalSettings, terminal: Terminal, session_id: UUID | None, code: str, ports: Sequence[int]
+) -> None:
     terminal.say()
     terminal.say(f"  console            {settings.api_url}/console  sign-in code {code}")
     terminal.say(f"  API documentation  {settings.api_url}/docs")
@@ -113,6 +122,8 @@ def _print_addresses(settings: LocalSettings, terminal: Terminal, session_id: UU
             terminal.say(f"  alice's workflow   {workflows}/{quote(reminder_workflow_id(session_id), safe='')}")
     if settings.simulated:
         terminal.say(f"  the phones         {settings.simulator_url}")
+    workers = "one worker" if len(ports) == 1 else f"{len(ports)} workers"
+    terminal.say(f"  metrics            {workers}, on port {', '.join(map(str, ports))}")
     terminal.say(f"  logs               {_short(settings.logs)}/")
     elsewhere = f"RUN_DIR={shlex.quote(str(settings.run_dir))} " if settings.run_dir != ROOT / ".run" else ""
     if "AUTH_JWKS_URL" not in settings.given:

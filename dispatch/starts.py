@@ -1,13 +1,14 @@
 """How each workflow is started or signalled: one call each, which may be repeated at any time."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from temporalio.client import Client
 from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.handoff import HandoffState
@@ -20,6 +21,7 @@ from domain.naming import (
     MESSAGE_ID_ATTRIBUTE,
     REMINDER_STATE_ATTRIBUTE,
     SESSION_ID_ATTRIBUTE,
+    WEBHOOK_QUEUE,
     WORKFLOW_QUEUE,
     handoff_workflow_id,
     redrive_workflow_id,
@@ -27,7 +29,7 @@ from domain.naming import (
     test_push_workflow_id,
     webhook_workflow_id,
 )
-from domain.sessions import SessionStatus
+from domain.sessions import FIRST_REV, SessionStatus
 from operations.diagnostic_push import TestPushState
 from operations.redrive import RedriveState
 from workflows.diagnostic_push import DiagnosticPush
@@ -49,22 +51,16 @@ _COMMON: dict[str, Any] = {  # a running one continues; after an ended one anoth
 
 
 async def remind_as(client: Client, state: SessionState) -> None:
-    """Have the reminders of a fasting session sent, or cancelled, by its present state."""
+    """Have the reminders of a fasting session sent, or cancelled, by its present state.
+
+    A new session's workflow is started without a signal, which would cost an event and say what the start says.
+    """
     if state.status is SessionStatus.ACTIVE and state.reminders:
-        await client.start_workflow(
-            FastingReminder.run,
-            state,
-            id=reminder_workflow_id(state.session_id),
-            start_signal="reschedule",
-            start_signal_args=[state],
-            static_summary=f"Reminders of fasting session {state.session_id}",
-            static_details=ABOUT_REMINDERS,
-            search_attributes=found_by(
-                {SESSION_ID_ATTRIBUTE: str(state.session_id), REMINDER_STATE_ATTRIBUTE: "scheduled"}
-            ),
-            priority=_priority(Kind.REMINDER),
-            **_COMMON,
-        )
+        if state.rev == FIRST_REV:
+            with suppress(WorkflowAlreadyStartedError):
+                await _start(client, state, id_conflict_policy=WorkflowIDConflictPolicy.FAIL)
+                return
+        await _start(client, state, start_signal="reschedule", start_signal_args=[state])
         return
     handle = client.get_workflow_handle(reminder_workflow_id(state.session_id))
     signal = {
@@ -73,6 +69,21 @@ async def remind_as(client: Client, state: SessionState) -> None:
     }.get(state.status, FastingReminder.end)
     with _if_running():  # without a workflow there is nothing to cancel
         await handle.signal(signal, state, rpc_timeout=_RPC_TIMEOUT)
+
+
+async def _start(client: Client, state: SessionState, **more: Any) -> None:  # noqa: ANN401 -- the SDK's arguments
+    await client.start_workflow(
+        FastingReminder.run,
+        state,
+        id=reminder_workflow_id(state.session_id),
+        static_summary=f"Reminders of fasting session {state.session_id}",
+        static_details=ABOUT_REMINDERS,
+        search_attributes=found_by(
+            {SESSION_ID_ATTRIBUTE: str(state.session_id), REMINDER_STATE_ATTRIBUTE: "scheduled"}
+        ),
+        priority=_priority(Kind.REMINDER),
+        **(_COMMON | more),
+    )
 
 
 async def hand_off(client: Client, state: HandoffState) -> None:
@@ -134,7 +145,7 @@ async def follow(client: Client, webhook_id: UUID) -> None:
         start_signal="look_again",
         static_summary=f"Events for webhook {webhook_id}",
         static_details=ABOUT_WEBHOOK,
-        **_COMMON,
+        **_COMMON | {"task_queue": WEBHOOK_QUEUE},  # which 0.1.0 does not ask: it has no such workflow
     )
 
 

@@ -1,13 +1,18 @@
-"""Names: of workflows, task queues and search attributes; digests of secrets and users."""
+"""Names: of this release, workflows, task queues and search attributes; digests of secrets and users."""
 
 import hashlib
 import hmac
 import secrets
+import tomllib
+from pathlib import Path
 from urllib.parse import quote
 from uuid import UUID
 from zlib import crc32
 
 from domain.push import Provider
+
+_PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+VERSION: str = _PROJECT["version"]  # of this release
 
 
 def digest(secret: str) -> bytes:

@@ -91,9 +91,6 @@ class Quotas:
     messages: MessageQuota | None = None
 
 
-UNLIMITED = Quotas()
-
-
 def being_erased() -> Conflict:
     """Say that a person who is being erased may come back once that is done."""
     return Conflict("being-erased", "This person is being erased. Try again when the erasure is done.")

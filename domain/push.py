@@ -94,3 +94,4 @@ class SentPush:
     task_id: UUID
     state: TaskState
     reason: str | None
+    reaches_all: bool = False  # each phone of its person had a push when this one's outcome was stored; False: unknown

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from domain.problems import Conflict, InvalidField
 
+FIRST_REV = 1
 LONGEST_FAST = timedelta(days=21)
 EARLIEST_START = timedelta(days=1)  # how far ahead a fast may start
 MAX_REMINDERS = 5

@@ -7,11 +7,46 @@ the outcome.
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 MAX_DELAY = 2.0  # seconds, of a report
 NEAR = 3.0  # seconds
+
+
+class DueWaits:
+    """Waits until sends are due: a timer for each, and one task for all, which ends them when the worker stops."""
+
+    def __init__(self) -> None:
+        self._waiting: set[asyncio.Future[bool]] = set()
+        self._watch: asyncio.Task[None] | None = None
+
+    async def until_due(self, seconds: float, shutdown: Callable[[], Coroutine[Any, Any, None]]) -> bool:
+        """Wait so many seconds; False if `shutdown` returned before."""
+        loop = asyncio.get_running_loop()
+        due: asyncio.Future[bool] = loop.create_future()
+        timer = loop.call_later(seconds, _settle, due, True)
+        self._waiting.add(due)
+        if self._watch is None or self._watch.done():
+            self._watch = loop.create_task(self._end_at(shutdown))
+        try:
+            return await due
+        finally:
+            timer.cancel()
+            self._waiting.discard(due)
+            if not self._waiting:
+                self._watch.cancel()
+
+    async def _end_at(self, shutdown: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        await shutdown()
+        for due in self._waiting:
+            _settle(due, False)
+
+
+def _settle(due: asyncio.Future[bool], is_due: bool) -> None:
+    if not due.done():
+        due.set_result(is_due)
 
 
 class DueLoad:

@@ -17,7 +17,7 @@ from db.unreadable import Unreadable
 from domain.preferences import Preferences
 from domain.problems import Conflict, DomainError, NotFound, being_erased, too_many_fasts
 from domain.reminders import needed_at, rescheduled
-from domain.sessions import FastingSession, SessionStatus, already_finished, check_times, finished_status
+from domain.sessions import FIRST_REV, FastingSession, SessionStatus, already_finished, check_times, finished_status
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +77,23 @@ async def free(db: AsyncSession, orders: Collection[Order], most: int | None) ->
 
     Waits for no lock. What this locks, `carry_out` does not wait for.
     """
-    needed: dict[UUID, set[str]] = {}
+    needed: dict[UUID, set[str]] = {order.session_id: set() for order in orders}
     for order in orders:
-        needed.setdefault(order.session_id, {f"fasting-session/{order.session_id}"}).update(_names(order, most))
+        needed[order.session_id] |= _names(order, most)
     wanted = {name for of_one in needed.values() for name in of_one}
     held_by_others, ours = await fasting_sessions.free(db, needed, wanted)
     return {each for each, of_one in needed.items() if of_one <= ours} - held_by_others
 
 
 def _names(order: Order, most: int | None) -> set[str]:
+    """Name the locks of an order besides rows: few, since all of PostgreSQL shares room for some thousands.
+
+    A start has one at least, so that the same start elsewhere is not waited for.
+    """
     match order.what:
         case Start(reminder_minutes=minutes):
-            counted = {fasting_sessions.fasts_of(order.user_id)} if most is not None else set()
-            return counted | ({preferences.lock_of(order.user_id)} if minutes is None else set())
+            one = f"fasting-session/{order.session_id}" if most is None else fasting_sessions.fasts_of(order.user_id)
+            return {one, preferences.lock_of(order.user_id)} if minutes is None else {one}
         case Change(ends_at=datetime()):
             return {fasting_sessions.fasts_of(order.user_id)} if most is not None else set()
         case _:
@@ -203,7 +207,7 @@ class _Batch:
             ended_at=None,
             reminder_minutes=self.minutes[order.user_id] if minutes is None else minutes,
             scheduled_at=self.now,
-            rev=1,
+            rev=FIRST_REV,
             follows_preferences=minutes is None,
             labels=dict(start.labels or {}),
         )

@@ -12,7 +12,16 @@ from uuid import UUID
 
 import structlog
 
-from db import batch, collapse_groups, device_tokens, log, push_attempts, push_tasks, token_error_cutoffs
+from db import (
+    batch,
+    collapse_groups,
+    device_tokens,
+    log,
+    push_attempts,
+    push_tasks,
+    token_error_cutoffs,
+    withheld_pushes,
+)
 from db.batch import Batch
 from db.collapse_groups import Sounding
 from db.engine import Sessions, may_be_ones_fault, refused_for_its_content, wait_briefly_for_locks
@@ -155,7 +164,15 @@ def word(result: Answer | ProviderTrouble) -> str:
             return "unavailable"
 
 
-async def end_attempts(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[TaskState]:
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The new state of a task, and whether each phone of its person has a push of its message."""
+
+    state: TaskState
+    reaches_all: bool = False
+
+
+async def end_attempts(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[Recorded]:
     """Record outcomes in one transaction; returns the new states of the tasks.
 
     An attempt without a call is deleted, and its task counts one less. A dead token is deactivated if its registration
@@ -184,7 +201,9 @@ async def end_attempts(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[
             for device in await revivals.registered_meanwhile(db, refused):
                 await revivals.revive(db, device)
         await collapse_groups.note_ended(db, {o.sounding: o.has_sounded for o in outcomes if o.sounding})
-    return [update.state for update in updates]
+        accepted = [update.task_id for update in updates if update.state is TaskState.ACCEPTED]
+        all_reached = await withheld_pushes.reaching_all(db, accepted) if accepted else ()
+    return [Recorded(update.state, update.task_id in all_reached) for update in updates]
 
 
 async def unheld_outcomes(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[bool]:
@@ -224,6 +243,7 @@ class Stored:
 
     outcome: Outcome  # without its texts, where the database refused them
     state: TaskState
+    reaches_all: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +302,7 @@ class Recording:
         ask, is_noted = self._outcomes.ask, False
         for wait in _waits():
             try:
-                return Stored(outcome, await ask(outcome))
+                recorded = await ask(outcome)
             except Exception as error:  # noqa: BLE001 -- whatever ails the database
                 task_id, name = str(outcome.update.task_id), type(error).__name__
                 logger.warning("storing the result failed, will retry", task_id=task_id, error=name)
@@ -291,6 +311,8 @@ class Recording:
                 if refused_for_its_content(error) and outcome != bare(outcome):
                     outcome = bare(outcome)
                     continue
+            else:
+                return Stored(outcome, recorded.state, recorded.reaches_all)
             is_noted = is_noted or (alone and await self._is_noted(outcome))
             if time.monotonic() + wait >= until:
                 return None

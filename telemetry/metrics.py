@@ -10,6 +10,7 @@ from itertools import product
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from domain.kinds import Kind
+from domain.naming import VERSION
 from domain.push import Provider, Route
 
 OUTCOMES = ("accepted", "rejected", "unregistered", "throttled", "unavailable", "misconfigured", "unknown")
@@ -95,6 +96,8 @@ dispatches = Counter(
     ("subject", "outcome", "reason"),
     registry=BOTH,
 )
+build_info = Gauge("fastbell_build_info", "1; its label names this process's release.", ("version",), registry=BOTH)
+build_info.labels(VERSION).set(1)
 temporal_reachable = Gauge(
     "fastbell_temporal_reachable", "1 while Temporal answers this process, else 0.", registry=BOTH
 )

@@ -38,7 +38,6 @@ NAMESPACES = (
     "apps",
     "routes",
     "faults",
-    "chaos",
     "housekeeping",
     "doctor",
     "pooled",

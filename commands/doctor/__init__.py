@@ -8,7 +8,7 @@ import os
 import structlog
 
 from commands.context import cell, print_json
-from commands.doctor.report import Level, Report
+from commands.doctor.report import Level, Report, counted
 
 PROCESSES = ("api", "worker")
 
@@ -50,8 +50,4 @@ def _tell(report: Report) -> None:
         for more in (line.to_do, line.link):
             if more:
                 print(f"{'':10}{more}")
-    print(f"\n{report.ok} ok, {_counted(report.warnings, 'warning')}, {_counted(report.failures, 'failure')}.")
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    print(f"\n{report.ok} ok, {counted(report.warnings, 'warning')}, {counted(report.failures, 'failure')}.")

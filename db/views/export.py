@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Text, cast, literal_column, select, text, 
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
+from db import erasures
 from db.engine import Sessions
 from db.models.events import EventRow, UnnumberedEvent
 from db.models.operations import ConsoleCode, ConsoleSession, PreferenceCode, PreferenceSession, SupportAction
@@ -25,6 +26,7 @@ from db.models.people import (
     SyncPosition,
 )
 from db.models.pushes import PushTask, WithheldPush
+from domain.problems import being_erased
 
 PAGE = 100  # rows; with the largest texts some megabytes
 
@@ -80,12 +82,17 @@ HELD = (
 
 
 async def pages_of(sessions: Sessions, user_id: str) -> AsyncGenerator[list[str]]:
-    """Give lines `{"type", "data"}` about a person, a page at a time. Each page is a transaction of its own."""
+    """Give lines `{"type", "data"}` about a person, a page at a time. Each page is a transaction of its own.
+
+    Raises Conflict once the person is being erased: what follows would be missing.
+    """
     for held in HELD:
         after: tuple[Any, ...] | None = None
         while True:
             async with sessions() as db:
                 rows = await _page(db, held, user_id, after)
+                if await erasures.running(db, user_id) is not None:  # afterwards: an erasure is longer than a page
+                    raise being_erased()
             if rows:
                 yield [f'{{"type": "{held.kind}", "data": {row[-1]}}}\n' for row in rows]
             if len(rows) < PAGE:

@@ -198,12 +198,12 @@ class Connection(asyncio.Protocol):
     @property
     def room(self) -> int:
         """Streams that can be taken now."""
-        return self._capacity.free if self.usable and not self._keep_alive.is_awaited else 0
+        return self._capacity.free if self.usable and not self.awaits_reply else 0
 
     @property
     def full(self) -> bool:
         """Whether another connection would help."""
-        return self._capacity.full or (self._keep_alive.is_awaited and not self._capacity.idle)
+        return self._capacity.full or (self.awaits_reply and not self._capacity.idle)
 
     @property
     def is_stuck(self) -> bool:
@@ -214,6 +214,11 @@ class Connection(asyncio.Protocol):
     def quiet(self) -> bool:
         """Whether the peer may be gone."""
         return self._keep_alive.quiet
+
+    @property
+    def awaits_reply(self) -> bool:
+        """Whether the peer was silent and has not answered the PING that followed."""
+        return self._keep_alive.is_awaited
 
     @property
     def has_answered(self) -> bool:

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import ssl
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from contextvars import Context
 from dataclasses import dataclass
@@ -33,22 +33,30 @@ class Isolation:
     def __init__(self) -> None:
         self._max_users: dict[int, int] = {}  # on a connection with this user, who lost calls
 
-    def may_join(self, user: int, others: Collection[int]) -> bool:
-        """Whether a user may share a connection with the users who have calls on it."""
-        if not self._max_users or not others:
+    def may_join(self, user: int, others: Collection[int], silent: Sequence[Collection[int]]) -> bool:
+        """Whether a user may share a connection with the users who have calls on it.
+
+        Users with calls on a silent connection, whose peer's reply is awaited, are isolated until it replies.
+        """
+        if not others or not (self._max_users or silent):
             return True
         together = {user, *others}
-        return len(together) == 1 or all(len(together) <= self._max_users.get(each, len(together)) for each in together)
+        most = self._max_users | {each: _fewer(len(users)) for users in silent for each in together.intersection(users)}
+        return len(together) == 1 or all(len(together) <= most.get(each, len(together)) for each in together)
 
     def lost(self, user: int, sharing: int) -> None:
         """Note that a user's call ended with its connection, on which so many users had calls."""
         if len(self._max_users) >= MAX_ISOLATED:
             del self._max_users[next(iter(self._max_users))]
-        self._max_users[user] = max(1, sharing // 4)
+        self._max_users[user] = _fewer(sharing)
 
     def answered(self, user: int) -> None:
         """Note that a user's call was answered."""
         self._max_users.pop(user, None)
+
+
+def _fewer(sharing: int) -> int:
+    return max(1, sharing // 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +174,15 @@ class Pool:
 
     def _with_room(self, user: int) -> Connection | None:
         for connection in self._connections:
-            if connection.room > 0 and self.isolation.may_join(user, connection.users):
+            if connection.room > 0 and self._may_join(user, connection):
                 if not connection.quiet:
                     return connection
                 connection.ask_for_reply()  # it may have died; it has room again when the peer replies
         return None
+
+    def _may_join(self, user: int, connection: Connection) -> bool:
+        silent = [each.users for each in self._connections if each.awaits_reply]
+        return self.isolation.may_join(user, connection.users, silent)
 
     async def _wait(self, user: int) -> Connection:
         waiter = self._waiters.join(user)
@@ -228,7 +240,7 @@ class Pool:
 
     def _is_no_help(self, connection: Connection) -> bool:
         user = self._waiters.first()
-        return connection.full or (user is not None and not self.isolation.may_join(user, connection.users))
+        return connection.full or (user is not None and not self._may_join(user, connection))
 
     def _grow_later(self) -> None:
         """Come back when a connection with one stream has had time to answer its call."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -11,7 +12,9 @@ import pytest
 from sqlalchemy import text
 
 from api.body_limit import LARGEST_BATCH
+from api.dependencies import MAX_BATCHES_OF_ONE
 from tests.stack import Phone, Stack, StackPlace, User, android, eventually, iphone, make_app, make_stack, uncommitted
+from tests.support.dead import dead_task
 
 FASTS, TOKENS = "/v1/fasting-sessions/batch", "/v1/device-tokens/batch"
 
@@ -142,6 +145,7 @@ MALFORMED: dict[str, tuple[Any, str, str]] = {  # the item, the echo of its id, 
         str(UUID(int=1)),
         "ends_at",
     ),
+    "huge field": (start("u", UUID(int=1), **{"f" * 9000: 1}), str(UUID(int=1)), "f" * 200),
     "no end": ({"session_id": str(UUID(int=1)), "user_id": "u", "op": "start"}, str(UUID(int=1)), "ends_at"),
     "huge number": (start("u", UUID(int=1), reminder_minutes=[10**400]), str(UUID(int=1)), "reminder_minutes.0"),
     "end beyond time": (start("u", UUID(int=1), ends_at="9999-12-31T23:59:59Z"), str(UUID(int=1)), "ends_at"),
@@ -314,6 +318,103 @@ async def test_tokens_are_imported_and_each_gets_the_answer_of_its_single_route(
     )
     assert await api.rows(events, id=several[1].installation_id) == [("registered",)]
     assert await api.rows(f"{events} ORDER BY at", id=taken.installation_id) == [("registered",), ("transferred",)]
+
+
+async def test_an_import_takes_nothing_from_a_phone_that_has_registered_or_signed_out_itself(
+    api: Stack, backend: User
+) -> None:
+    alice, bob, carol = api.user(), api.user(), api.user()
+    first, moved, taken, gone, rotated = (iphone() for _ in range(5))
+    listed = [register(alice.user_id, each, op="import") for each in (first, moved, taken, gone, rotated)]
+    assert said(await results(backend, TOKENS, *listed)) == [(200,)] * 5
+    own = Phone("apns", moved.token)
+    await alice.register(own, locale="de")  # by the app, under an installation id of its own
+    await bob.register(taken)  # somebody else signs in there
+    await alice.call("DELETE", f"/v1/device-tokens/{gone.installation_id}")
+    renewed = Phone("apns", iphone().token, rotated.installation_id)
+    await alice.register(renewed)
+    state = (
+        "SELECT user_id, installation_id, token, active, inactive_reason, locale, registered_at FROM device_tokens"
+        " WHERE user_id IN (:a, :b, :c) ORDER BY id"
+    )
+    before = await api.rows(state, a=alice.user_id, b=bob.user_id, c=carol.user_id)
+
+    again = await results(backend, TOKENS, *listed)
+    twice = await results(backend, TOKENS, *listed, *listed)  # one by one
+    of_carol = await results(backend, TOKENS, register(carol.user_id, Phone("apns", own.token), op="import"))
+
+    assert said(again + twice + of_carol) == [(200,)] * 16
+    assert await api.rows(state, a=alice.user_id, b=bob.user_id, c=carol.user_id) == before
+    assert {row.token for row in before if row.active} == {first.token, own.token, taken.token, renewed.token}
+
+
+async def test_registrations_that_are_repeated_together_are_what_they_are_one_by_one(api: Stack, backend: User) -> None:
+    alice, bob = api.user(), api.user()
+    plain, denied, missed = iphone(), android(), iphone()
+    await alice.register(plain, locale="de", app_version="1", sign_out_digest="a" * 64)
+    await alice.register(denied, permission="denied")
+    [task_id] = await dead_task(bob, missed)
+    withdrawn = "state = 'withdrawn', last_reason = 'no_active_token', expires_at = now() + interval '1 hour'"
+    async with api.sessions.begin() as db:
+        await db.execute(text(f"UPDATE push_tasks SET {withdrawn} WHERE task_id = :id"), {"id": task_id})
+    again = [
+        register(alice.user_id, plain, locale="fr", time_zone="Europe/Paris"),
+        register(alice.user_id, denied, permission="granted"),
+        register(bob.user_id, missed),
+    ]
+
+    assert said(await results(backend, TOKENS, *again)) == [(200,)] * 3
+
+    [row] = await api.rows("SELECT * FROM device_tokens WHERE installation_id = :id", id=plain.installation_id)
+    assert (row.locale, row.time_zone, row.app_version, row.sign_out_digest) == ("fr", "Europe/Paris", None, None)
+    noted = (
+        "SELECT e.event, e.reason FROM device_token_events e JOIN device_tokens d ON d.id = device_id"
+        " WHERE installation_id = :id ORDER BY e.id"
+    )
+    assert await api.rows(noted, id=plain.installation_id) == [("registered", None)]
+    assert (await api.rows(noted, id=denied.installation_id))[-1] == ("permission_told", "granted")
+    assert await api.rows("SELECT state FROM push_tasks WHERE task_id = :id", id=task_id) == [("pending",)]
+
+
+async def test_a_batch_takes_few_of_the_locks_that_all_share(api: Stack, backend: User) -> None:
+    """PostgreSQL has room for some thousands. Where it is full, anybody's write fails."""
+    fasts = [start(f"many-{uuid4()}", reminder_minutes=None) for _ in range(500)]
+    tokens = [register(f"many-{uuid4()}", iphone()) for _ in range(500)]
+    ours = "database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    most, held = 0, f"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND {ours}"
+
+    for path, items in ((FASTS, fasts), (TOKENS, tokens), (TOKENS, tokens)):
+        sent = asyncio.create_task(results(backend, path, *items))
+        while not sent.done():
+            most = max(most, (await api.rows(held))[0][0])
+        assert {each["status"] for each in await sent} <= {200, 201}
+
+    assert 0 < most < 500
+
+
+async def test_a_service_with_many_batches_leaves_room_for_another(detached: StackPlace) -> None:
+    app = make_app(detached)
+    async with make_stack(detached, app) as stack:
+        running = app.state.services.batches
+        one, other = stack.user("one", "service"), stack.user("other", "service")
+        async with running.at_once, running.at_once:  # two are worked on
+            waiting = [
+                asyncio.create_task(one.call("POST", FASTS, {"items": [start(f"{uuid4()}")]}))
+                for _ in range(MAX_BATCHES_OF_ONE)
+            ]
+            await eventually(lambda: _waits(running.accepted, "one", MAX_BATCHES_OF_ONE))
+            refused = await one.call("POST", TOKENS, {"items": [{}]})
+            waiting.append(asyncio.create_task(other.call("POST", FASTS, {"items": [start(f"{uuid4()}")]})))
+            await eventually(lambda: _waits(running.accepted, "other", 1))
+        answers = [(await each).status_code for each in waiting]
+
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert answers == [200] * (MAX_BATCHES_OF_ONE + 1)
+    assert not running.accepted
+
+
+async def _waits(accepted: Counter[str], service: str, count: int) -> bool:
+    return accepted[service] == count
 
 
 async def test_of_items_about_one_installation_the_last_one_holds(api: Stack, backend: User) -> None:

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from sqlalchemy import text
 
 from db import device_tokens
+from db.device_tokens import DeadToken
 from tests.stack import Phone, Stack, User, android, iphone
 
 
@@ -50,9 +51,10 @@ async def events(user: User) -> list[tuple[str, str, str | None]]:
     return [(token, event, reason) for token, event, reason in await user.stack.rows(query, user=user.user_id)]
 
 
-async def invalidate(stack: Stack, row: dict[str, Any], token: str) -> bool:
+async def invalidate(stack: Stack, row: dict[str, Any], token: str, seen_dead_at: datetime | None = None) -> bool:
+    dead = DeadToken(UUID(row["id"]), token, seen_dead_at or datetime.now(UTC), "Unregistered")
     async with stack.sessions.begin() as db:
-        return await device_tokens.invalidate(db, UUID(row["id"]), token, datetime.now(UTC), "Unregistered")
+        return bool(await device_tokens.invalidate_all(db, [dead]))
 
 
 async def test_a_registration_is_answered_with_the_whole_row_and_six_characters_of_its_token(alice: User) -> None:
@@ -276,10 +278,7 @@ async def test_a_token_that_was_registered_again_survives_a_providers_late_word(
     seen_dead_at = datetime.fromisoformat(row["registered_at"])
     await register(alice, phone)
 
-    async with api.sessions.begin() as db:
-        hit = await device_tokens.invalidate(db, UUID(row["id"]), phone.token, seen_dead_at, "Unregistered")
-
-    assert not hit
+    assert not await invalidate(api, row, phone.token, seen_dead_at)
     assert await states(alice) == [(phone.token[-6:], True, None, False)]
 
 

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from api.body_limit import LARGEST_BODY
 from api.dependencies import next_cursor
+from db.migrate import newest_revision
 from tests.api.wishes import DEFAULTS, PREFERENCES
 from tests.servers import free_port
 from tests.stack import Stack, StackPlace, User, android, eventually, make_app, make_stack, uncommitted
@@ -282,7 +283,8 @@ async def test_a_database_that_is_not_migrated_makes_the_api_not_ready(detached:
     async with make_stack(detached, app) as stack:
         ready = await stack.http.get("/readyz")
 
-    assert (ready.status_code, ready.json()) == (503, {"database": False})
+    cause = f"The database was never migrated, and this release needs {newest_revision()}: run `cli.py migrate`."
+    assert (ready.status_code, ready.json()) == (503, {"database": False, "cause": cause})
 
 
 async def test_the_api_is_ready_with_its_database_whatever_temporal_does(detached: StackPlace) -> None:

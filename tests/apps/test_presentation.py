@@ -10,6 +10,7 @@ from simulator import Simulator
 from simulator.phones import ScreenLine
 from tests.apps.conftest import ONE, AppsFile
 from tests.stack import Phone, Stack, User, android, eventually, iphone, refuse_once, working
+from tests.streaming import streaming
 from tests.talk import sync
 
 TEA = """
@@ -126,7 +127,7 @@ async def test_another_attempt_is_worded_as_the_file_is_then_and_a_broken_file_c
     assert line.title == "Your tea is nearly ready"
 
 
-async def test_the_badge_counts_what_the_phone_has_not_synced_and_sync_gives_the_apps_links(
+async def test_the_badge_counts_what_is_not_synced_and_sync_and_stream_give_the_apps_links(
     alice: User, simulator: Simulator, apps_file: AppsFile
 ) -> None:
     phone, other = iphone(), android()
@@ -140,9 +141,12 @@ async def test_the_badge_counts_what_the_phone_has_not_synced_and_sync_gives_the
     await eventually(counts)
     before = (await sync(alice, phone.installation_id))["next_cursor"]
     page = await sync(alice, phone.installation_id, after=before - 1)
+    async with streaming(alice, phone.installation_id, after=before - 1) as events:
+        streamed = await events.take(len(page["items"]))
     line = await _shown(alice, simulator, phone)
 
     assert {item["url"].partition("://")[0] for item in page["items"]} == {"teatime"}
+    assert streamed == page["items"]
     assert line.notification.badge == 2  # the item that is not acknowledged, and this one
     assert simulator.phone(other.token).screen[0].notification.badge == before + 1
 

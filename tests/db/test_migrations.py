@@ -4,7 +4,7 @@ import asyncio
 import os
 import secrets
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
 from alembic import command
@@ -17,22 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from commands.context import migrate_named
 from db.engine import async_url, is_ready, make_sessions
-from db.migrate import ALEMBIC, migrate
+from db.migrate import ALEMBIC, check_readiness, migrate, revisions
 from db.models.table import Table
 from settings.environment import ConfigError
-
-
-@pytest.fixture
-async def empty(postgres: str) -> AsyncIterator[AsyncEngine]:
-    """A database with nothing in it."""
-    name = f"empty_{secrets.token_hex(4)}"
-    server = create_async_engine(async_url(postgres), isolation_level="AUTOCOMMIT")
-    async with server.connect() as connection:
-        await connection.execute(text(f"CREATE DATABASE {name}"))
-    await server.dispose()
-    engine = create_async_engine(async_url(postgres).set(database=name))
-    yield engine
-    await engine.dispose()
 
 
 def address(engine: AsyncEngine) -> str:
@@ -68,7 +55,7 @@ FROM device_tokens JOIN (
 """
 
 
-def _upgrade(connection: Connection, revision: str) -> None:
+def upgrade(connection: Connection, revision: str) -> None:
     config = Config(ALEMBIC)
     config.attributes["connection"] = connection
     command.upgrade(config, revision)
@@ -121,7 +108,7 @@ async def test_what_was_migrated_can_be_undone_and_done_again(empty: AsyncEngine
 
 
 async def test_pushes_that_wait_through_the_upgrade_keep_the_app_of_their_phone(empty: AsyncEngine) -> None:
-    await run(empty, lambda connection: _upgrade(connection, "0001"))
+    await run(empty, lambda connection: upgrade(connection, "0001"))
     async with empty.begin() as connection:
         for sql in _OF_THE_RELEASE_BEFORE.split(";"):
             await connection.execute(text(sql))
@@ -138,7 +125,7 @@ async def test_pushes_that_wait_through_the_upgrade_keep_the_app_of_their_phone(
 
 
 async def test_what_was_registered_as_a_token_but_is_none_asks_for_a_refresh(empty: AsyncEngine) -> None:
-    await run(empty, lambda connection: _upgrade(connection, "0006"))
+    await run(empty, lambda connection: upgrade(connection, "0006"))
     tokens = {"null": "fcm", "(null)": "apns", "[object Object]": "fcm", "f:" + "x" * 140: "fcm", "ab" * 32: "apns"}
     async with empty.begin() as connection:
         for token, provider in tokens.items():
@@ -199,3 +186,32 @@ async def test_a_migrated_database_may_be_migrated_again(empty: AsyncEngine) -> 
         await migrate(address(empty))
 
     assert await is_ready(make_sessions(empty))
+
+
+async def test_a_release_is_ready_on_its_own_schema_and_on_that_of_a_newer_one(empty: AsyncEngine) -> None:
+    sessions = make_sessions(empty)
+    newest, before = revisions()[:2]
+    await run(empty, lambda connection: upgrade(connection, before))
+    behind = await check_readiness(sessions)
+    await migrate(address(empty))
+    own = await check_readiness(sessions)
+    async with empty.begin() as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = 'of-a-newer-one'"))
+
+    assert behind == (
+        False,
+        f"The database is at migration {before}, and this release needs {newest}: run `cli.py migrate`.",
+    )
+    assert own == await check_readiness(sessions) == (True, None)
+
+
+async def test_who_may_not_see_the_migrations_is_ready_if_the_rest_is(empty: AsyncEngine) -> None:
+    await migrate(address(empty))
+    name = f"reader_{secrets.token_hex(4)}"
+    async with empty.begin() as connection:
+        await connection.execute(text(f"CREATE ROLE {name} LOGIN"))
+        await connection.execute(text(f"GRANT ALL ON outbox TO {name}"))
+    engine = create_async_engine(empty.url, connect_args={"server_settings": {"role": name}})
+
+    assert await check_readiness(make_sessions(engine)) == (True, None)
+    await engine.dispose()

@@ -123,6 +123,20 @@ async def test_a_payload_of_an_unknown_or_another_key_is_refused_with_its_name(k
             await PayloadEncryption(path).decode([payload])
 
 
+async def test_a_key_that_another_process_has_already_is_read_at_once_and_old_ones_go_on_decrypting(
+    keys: Path, tmp_path: Path
+) -> None:
+    encryption, added = PayloadEncryption(keys), _line("second")
+    before = await encryption.encode([PLAIN])
+    ahead = tmp_path / "ahead"
+    ahead.write_text(added)
+    _put_below(keys, added)
+
+    assert await encryption.decode(await PayloadEncryption(ahead).encode([PLAIN])) == [PLAIN]
+    assert await encryption.decode(before) == [PLAIN]
+    assert [each.metadata["encryption-key-id"] for each in await encryption.encode([PLAIN])] == [b"first"]
+
+
 async def test_a_file_that_becomes_unusable_changes_nothing(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(payload_encryption, "_LOOK_EVERY", 0.0)
     encryption = PayloadEncryption(keys)
@@ -151,6 +165,10 @@ def test_an_unusable_file_is_told_in_one_sentence(keys: Path, content: str, prob
 
 def _put_on_top(keys: Path, name: str) -> None:
     keys.write_text(_line(name) + keys.read_text())
+
+
+def _put_below(keys: Path, line: str) -> None:
+    keys.write_text(keys.read_text() + line)
 
 
 async def _payloads(stack: Stack, session_id: UUID) -> list[dict[str, Any]]:

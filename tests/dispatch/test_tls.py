@@ -59,6 +59,25 @@ async def test_a_client_with_its_certificate_is_served(
     assert await _namespace(encrypted, files(authorities[0])) == "main"
 
 
+async def test_tls_alone_is_served_where_no_certificate_is_asked_for(
+    authorities: tuple[trustme.CA, trustme.CA], temporal: str, tmp_path: Path
+) -> None:
+    authority, _ = authorities
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(NAME).configure_cert(context)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    settings = {
+        "TEMPORAL_TLS": "true",
+        "TEMPORAL_TLS_SERVER_NAME": NAME,
+        "TEMPORAL_TLS_SERVER_CA_CERT_PATH": str(tmp_path / "ca.pem"),
+    }
+
+    async with _proxy(temporal, context) as address:
+        assert await _namespace(address, settings) == "main"
+        with pytest.raises(RuntimeError):  # what the server answers to plain text is no HTTP/2
+            await _namespace(address, {})
+
+
 @pytest.mark.parametrize(
     "left_out",
     [

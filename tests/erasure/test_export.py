@@ -5,9 +5,12 @@ from collections import defaultdict
 from typing import Any
 from uuid import uuid4
 
+import httpx
+import pytest
+
 from db.models.table import Table
 from db.views import export
-from tests.erasure.leaving import ask, change, erased, path_of
+from tests.erasure.leaving import ask, change, done, erased, leave, path_of
 from tests.stack import Stack, User, android, iphone
 from tests.support.dead import dead_task, redrive
 from tests.support.timelines import of
@@ -85,6 +88,27 @@ async def test_an_export_of_many_rows_comes_in_pages_and_has_each_once(stack: St
 
     assert [len(page) for page in pages if "withheld_push" in page[0]] == [export.PAGE, export.PAGE, 1]
     assert len({line["data"]["id"] for line in exported if line["type"] == "withheld_push"}) == count
+
+
+async def test_an_export_breaks_off_when_the_person_is_being_erased(stack: Stack, alice: User) -> None:
+    large = (
+        "INSERT INTO withheld_pushes (user_id, kind, conversation_id, message_id, reason)"
+        " SELECT :id, 'reminder', gen_random_uuid(), gen_random_uuid(), repeat('x', 100000)"
+        f" FROM generate_series(1, {2 * export.PAGE + 1})"  # more than sockets hold
+    )
+    await change(stack, large, id=alice.user_id)
+    path, headers = path_of(alice.user_id, "/export"), stack.user("backend", "service").headers
+
+    async with stack.http.stream("GET", path, headers=headers) as answer:
+        pieces = answer.aiter_bytes()
+        await anext(pieces)
+        erasure_id = await leave(stack, alice.user_id)
+        with pytest.raises(httpx.RemoteProtocolError):
+            async for _ in pieces:
+                pass
+
+    assert (await stack.user("backend", "service").call("GET", path)).status_code == 409
+    await done(stack, erasure_id)
 
 
 async def test_of_somebody_who_is_erased_or_never_was_nothing_is_exported(stack: Stack, alice: User) -> None:

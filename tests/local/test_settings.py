@@ -1,6 +1,7 @@
 """Settings of a local run, and the operators' commands without one."""
 
 import re
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import cli
 from commands.context import read_settings
 from demo.parts import LogLine, read_line
-from demo.settings import check_ports, local_settings, shared_environment, write_settings
+from demo.settings import check_ports, local_settings, metrics_ports, shared_environment, write_settings
 from domain.push import Provider
 from settings.environment import (
     ApnsSettings,
@@ -45,6 +46,8 @@ SECRET = "s" * 40
             {"FCM_RATE": "fast"},
             "FCM_RATE: Input should be a valid number, unable to parse string as a number.",
         ),
+        ({"WORKERS": "0"}, "WORKERS must be a number from 1 to 64."),
+        ({"WORKERS": "two"}, "WORKERS must be a number from 1 to 64."),
         ({"LOG_LEVEL": "LOUD"}, "LOG_LEVEL: Input should be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'."),
     ],
 )
@@ -62,6 +65,17 @@ def test_two_parts_cannot_have_one_port() -> None:
         check_ports(settings)
 
     assert str(raised.value) == "API_PORT and SIMULATOR_PORT + 3 are both 18903; set one of them to another port."
+
+
+def test_each_further_worker_has_the_next_port_that_is_free_and_no_other_parts() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        taken = busy.getsockname()[1]
+        settings = local_settings({"METRICS_PORT": str(taken - 1), "API_PORT": str(taken + 1), "WORKERS": "2"})
+
+        first, second = metrics_ports(settings)
+
+    assert first == taken - 1
+    assert second > taken + 1
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -36,10 +36,9 @@ def _one_persons(new_phone: Callable[[], Phone], phones: int, name: str, **fault
     async def noise(stack: Stack, simulator: Simulator) -> AsyncIterator[None]:
         theirs = [new_phone() for _ in range(phones)]
         faults = [simulator.faults.add(provider=each.provider, token=each.token, **fault) for each in theirs]
-        with ExitStack() as at_the_end:
-            at_the_end.callback(_were_made, faults, least=1)
-            await _reminded(stack.user(), theirs)
-            yield
+        await _reminded(stack.user(), theirs)
+        yield
+        await _were_made(faults, least=1)
 
     noise.__name__ = name
     return noise
@@ -116,10 +115,9 @@ async def one_persons_calls_end_their_connections_in_every_way(
         simulator.faults.add(provider="apns", token=phone.token, **ending)
         for phone, ending in zip(phones, _ENDINGS, strict=True)
     ]
-    with ExitStack() as at_the_end:
-        at_the_end.callback(_were_made, faults, least=2)
-        await _reminded(stack.user(), phones)
-        yield
+    await _reminded(stack.user(), phones)
+    yield
+    await _were_made(faults, least=2)
 
 
 @asynccontextmanager
@@ -348,9 +346,13 @@ NOISES: Sequence[Noise] = (
 )
 
 
-def _were_made(faults: Sequence[ActiveFault], *, least: int) -> None:
-    """See that so many of these struck: without noise nothing is proven."""
-    assert len([each for each in faults if each.struck]) >= least
+async def _were_made(faults: Sequence[ActiveFault], *, least: int) -> None:
+    """Wait until so many of these struck: without noise nothing is proven."""
+
+    async def struck() -> bool:
+        return sum(bool(each.struck) for each in faults) >= least
+
+    await eventually(struck)
 
 
 async def _reminded(user: User, phones: Sequence[Phone]) -> None:

@@ -1,7 +1,12 @@
 """The straight way: a fast starts, its reminder shows on both phones, once."""
 
+from temporalio.api.enums.v1 import EventType
+
+from bench.histories import billable_actions
 from simulator import Simulator
-from tests.stack import Stack, android, eventually, iphone
+from tests.stack import Stack, android, iphone
+
+CLOSING = (EventType.EVENT_TYPE_MARKER_RECORDED, EventType.EVENT_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES)
 
 
 async def test_a_reminder_shows_once_on_each_phone_of_its_user_and_on_no_other(
@@ -18,5 +23,9 @@ async def test_a_reminder_shows_once_on_each_phone_of_its_user_and_on_no_other(
         await simulator.received(phone.token, timeout=10)
         [line] = simulator.phone(phone.token).screen
         assert (line.title, line.body, line.times_received) == ("Your fast is almost over", "1 minute to go.", 1)
-    assert await eventually(lambda: stack.tasks(session_id))
+    assert await stack.finished(session_id) == "accepted"
+    events = (await stack.workflow(session_id).fetch_history()).events
+    assert billable_actions(events) <= 5  # start, timer, opening, and one send for each phone
+    closing = [event.event_type for event in events if event.event_type in CLOSING]
+    assert closing == [EventType.EVENT_TYPE_MARKER_RECORDED]  # the opening: no second look, no result to search by
     assert simulator.phones.get(his.token) is None

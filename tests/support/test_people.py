@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from db import device_tokens
+from db.device_tokens import DeadToken
 from tests.stack import Stack, User, android, iphone
 from tests.support.timelines import of, timeline
 
@@ -56,8 +57,9 @@ async def test_devices_are_shown_with_their_history_and_little_of_their_tokens(
     await alice.register(phone, other, app_version="2.1", time_zone="Europe/Berlin", locale="de-AT")
     await bob.register(other)
     [row] = await stack.rows("SELECT * FROM device_tokens WHERE token = :token", token=phone.token)
+    dead = DeadToken(row.id, phone.token, row.registered_at, "Unregistered")
     async with stack.sessions.begin() as db:
-        await device_tokens.invalidate(db, row.id, phone.token, row.registered_at, "Unregistered")
+        await device_tokens.invalidate_all(db, [dead])
 
     answer = await carol.call("GET", of(alice.user_id, "devices"))
 

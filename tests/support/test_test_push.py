@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from api.dependencies import MAX_WATCHERS
-from db import device_tokens, support_actions
+from db import api_keys, device_tokens, support_actions
 from db.device_tokens import Registration
 from domain.housekeeping import owning_workflow_ids
 from domain.kinds import Kind
@@ -100,6 +100,28 @@ async def test_it_reaches_one_phone_and_it_is_noted_who_sent_it(
     assert [item["event"] for item in items] == ["test_push", "planned", "attempted", "answered", "accepted"]
     assert says(items[0]["text"], carol.user_id, "test push", "1 phone.")
     assert phone.token not in str(items)
+
+
+async def test_a_service_sends_one_to_a_user_and_reads_what_became_of_it(
+    stack: Stack, simulator: Simulator, alice: User, bob: User
+) -> None:
+    phone = iphone()
+    await alice.register(phone)
+    async with stack.sessions.begin() as db:
+        key = await api_keys.create(db, "shop", ["service"], lasts=None, actor="test")
+    shop = User(stack, "shop", {"Authorization": f"Bearer {key}"})
+
+    told = await settled(shop, await sent(shop, alice.user_id))
+
+    assert (told["user_id"], told["sent_by"], [each["state"] for each in told["items"]]) == (
+        alice.user_id,
+        "shop",
+        ["accepted"],
+    )
+    assert len(simulator.phone(phone.token).screen) == 1
+    assert (await shop.call("GET", of(alice.user_id, "timeline"))).status_code == 403
+    refused = await send(bob, alice.user_id)
+    assert (refused.status_code, refused.json()["type"]) == (403, "urn:fastbell:problem:not-allowed")
 
 
 async def test_its_fate_is_reported_as_it_happens(stack: Stack, simulator: Simulator, alice: User, carol: User) -> None:

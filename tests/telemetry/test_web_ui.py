@@ -73,6 +73,8 @@ async def test_what_each_push_of_a_reminder_came_to_is_shown_as_soon_as_it_is_kn
         f"fcm `{fcm_task}` | **accepted** |",
     ]
     assert (await details(stack.workflow(session_id)))[0].startswith("Waits for **nothing: accepted**")
+    by = {"SessionId": str(session_id), "ReminderState": "scheduled"}  # with the status Completed it means `accepted`
+    assert await found_by(stack.workflow(session_id)) == by
 
 
 async def test_a_redrive_is_found_by_what_it_is_about(stack: Stack) -> None:

@@ -610,3 +610,33 @@ async def test_garbage_breaks_only_the_connection(peer: Peer, pool: Pool) -> Non
     peer.script = Request.answer
     await asyncio.sleep(0.25)  # a connection that never answered is followed by a short rest
     assert (await send(pool)).status == 200
+
+
+async def test_a_user_whose_call_a_connection_is_silent_about_joins_nobody_elses_connection(peer: Peer) -> None:
+    def script(request: Request) -> None:
+        if request.headers[":path"] == "/freezes":
+            request.connection.is_deaf = True
+        else:
+            _after(0.1, lambda: None if request.connection.is_deaf else request.answer())
+
+    peer.script = script
+    pool = Pool(peer.url, ca_file=None, connections=8, timeouts=PATIENT)
+    await send(pool, user=2)
+    freezing = [asyncio.create_task(outcome(send(pool, "/freezes", user=1)))]
+    await _silent(pool)
+
+    others = [asyncio.create_task(outcome(send(pool, user=user))) for user in range(2, 12)]
+    await peer.received(3)
+    freezing.append(asyncio.create_task(outcome(send(pool, "/freezes", user=1))))
+
+    assert deliveries(await asyncio.gather(*others)) == [200] * len(others)
+    assert deliveries(await asyncio.gather(*freezing)) == [Delivery.UNKNOWN] * 2
+    assert len({request.connection for request in peer.requests if request.headers[":path"] == "/freezes"}) == 2
+    await pool.close()
+
+
+async def _silent(pool: Pool) -> None:
+    """Wait until a connection's peer is asked for a sign of life."""
+    async with asyncio.timeout(5):
+        while not any(connection.awaits_reply for connection in pool._connections):
+            await asyncio.sleep(0.01)

@@ -50,7 +50,10 @@ export function createApi(options: ApiOptions): Api {
   function clientOf(fetch: (request: Request) => Promise<Response>): Client<paths> {
     return createClient<paths>({
       baseUrl: options.baseUrl,
-      fetch: (request) => fetch(new Request(request, { signal: AbortSignal.timeout(patience) })),
+      fetch: async (request) => {
+        const signal = AbortSignal.timeout(patience);
+        return whole(await fetch(new Request(request, { signal })), signal);
+      },
     });
   }
 
@@ -74,6 +77,23 @@ export async function outcome<T>(
     }
     return { ok: false, problem: { is: "offline", detail: error instanceof Error ? error.message : String(error) } };
   }
+}
+
+/**
+ * The answer with its body, which is read until `signal` says that it takes too long. On iOS nobody else says so: where a body
+ * breaks off, or is given up, Expo's fetch neither gives it nor fails (`text` in its NativeResponse waits for the end alone).
+ */
+async function whole(response: Response, signal: AbortSignal): Promise<Response> {
+  const late = new Promise<never>((_, reject) => {
+    const fail = () => reject(new Error("the answer broke off"));
+    signal.addEventListener("abort", fail);
+    if (signal.aborted) {
+      fail();
+    }
+  });
+  const text = await Promise.race([response.text(), late]);
+  const { status, statusText, headers } = response;
+  return new Response(text === "" ? null : text, { status, statusText, headers });
 }
 
 function withBearer(request: Request, bearer: string | null): Request {

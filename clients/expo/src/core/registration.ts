@@ -174,7 +174,7 @@ function put(state: State, person: Person, lent: Lent): Step {
     facts: state.facts,
     signOutDigest: lent.digest(person.ticket),
     sequence,
-    formerTicket: owed.findLast((debt) => debt.installationId === installationId)?.ticket ?? null,
+    formerTicket: owed.filter((debt) => debt.installationId === installationId).at(-1)?.ticket ?? null,
   };
   const { formerTicket } = registration;
   const inFlight: Call = { generation: state.generation, digest, formerTicket, mayBeKnown: person.mayBeKnown };

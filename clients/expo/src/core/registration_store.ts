@@ -42,7 +42,8 @@ export class RegistrationStore {
     const found = places.filter((each) => each !== null);
     this.#written = Math.max(this.#written, ...found.map(({ written }) => written));
     const isLost = found.some(({ saved }) => saved === null); // that may have been the newer one
-    return isLost ? null : (found.toSorted((a, b) => b.written - a.written)[0]?.saved ?? null);
+    const newest = found.reduce<Found | null>((best, each) => (best === null || each.written > best.written ? each : best), null);
+    return isLost ? null : (newest?.saved ?? null);
   }
 
   /**

@@ -638,10 +638,13 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Register up to 500 device tokens, or sign installations out, each with a result of its own
-         * @description Register up to 500 device tokens, or sign installations out, each with a result of its own.
+         * Register or import up to 500 device tokens, or sign installations out, each with a result of its own
+         * @description Register or import up to 500 device tokens, or sign installations out, each with a result of its own.
          *
-         *     An item that is refused fails alone, with the problem of the single route. Repeats are harmless.
+         *     `register` does what the single route does: a token of somebody else becomes the user's. `import` is for tokens
+         *     that another sender knew. It changes nothing where the token or the installation has an active registration, or
+         *     where the user had the token before, such as after a sign-out: what a phone said itself is newer. An item that is
+         *     refused fails alone, with the problem of the single route. Repeats are harmless.
          */
         post: operations["change_device_tokens"];
         delete?: never;
@@ -1218,7 +1221,7 @@ export interface paths {
          * Tell whether the process can accept requests
          * @description Tell whether the process can accept requests. That needs the database and its newest migration, but not Temporal.
          *
-         *     The answer comes within 3 seconds.
+         *     A database that a newer release has migrated is fine. The answer comes within 3 seconds.
          */
         get: operations["check_readiness"];
         put?: never;
@@ -1753,6 +1756,90 @@ export interface components {
              * @enum {string}
              */
             op: "end" | "cancel";
+        };
+        /**
+         * ImportItem
+         * @description A device token from another sender. What phones have told us since, this leaves as it is.
+         */
+        ImportItem: {
+            /** @description The push provider: Apple's APNs or Google's FCM. */
+            provider: components["schemas"]["Provider"];
+            /**
+             * Token
+             * @description The last 6 characters of the device token; nothing of a very short one.
+             */
+            token: string;
+            /**
+             * @description The token space of the device token. FCM has only `production`.
+             * @default production
+             */
+            environment: components["schemas"]["Environment"];
+            /**
+             * App Id
+             * @description Bundle id or package name of the app. null: the default app.
+             */
+            app_id?: string | null;
+            /**
+             * Locale
+             * @description Locale of the app. A value that is not a locale is stored as null.
+             * @example de-AT
+             */
+            locale?: string | null;
+            /**
+             * Time Zone
+             * @description An IANA name, or an offset of whole hours such as GMT+02:00. Anything else is stored as null.
+             * @example Europe/Berlin
+             */
+            time_zone?: string | null;
+            /**
+             * App Version
+             * @description Shown to support. Unprintable characters are left out.
+             */
+            app_version?: string | null;
+            /**
+             * Os Version
+             * @description Version of the phone's system, shown to support. Unprintable characters are left out.
+             */
+            os_version?: string | null;
+            /** @description Whether the system lets the app show notifications. Shown to support; never stops a push. */
+            permission?: components["schemas"]["Permission"] | null;
+            /**
+             * Sign Out Digest
+             * @description SHA-256 (hexadecimal) of the UTF-8 bytes of the ticket that can end this registration without a bearer token (`POST /v1/sign-outs`).
+             */
+            sign_out_digest?: string | null;
+            /**
+             * Sequence
+             * @description A number that grows with each registration that the app sends with the same `sign_out_digest`. One that arrives after a higher one changes nothing.
+             */
+            sequence?: number | null;
+            /**
+             * Former Ticket
+             * @description Ticket of the user who was signed in here before, if their sign-out was not sent yet.
+             */
+            former_ticket?: string | null;
+            /**
+             * Public Key
+             * @description X25519, 32 bytes in base64, for apps whose texts are encrypted (docs/encryption.md).
+             */
+            public_key?: string | null;
+            /**
+             * User Id
+             * @description The user's id, as bearer tokens name it in `sub`. In a path it is percent-encoded.
+             */
+            user_id: string;
+            /**
+             * Installation Id
+             * Format: uuid
+             * @description One app on one phone. The app makes this UUID once, at its first start, and keeps it.
+             */
+            installation_id: string;
+            /**
+             * Op
+             * @description What to do with it.
+             * @constant
+             */
+            op: "import";
         };
         /**
          * ItemOut
@@ -3725,7 +3812,7 @@ export interface components {
              * Items
              * @description What to do, each for one user's installation.
              */
-            items: (components["schemas"]["RegisterItem"] | components["schemas"]["SignOutItem"])[];
+            items: (components["schemas"]["RegisterItem"] | components["schemas"]["ImportItem"] | components["schemas"]["SignOutItem"])[];
         };
         /**
          * TokenResult

@@ -72,7 +72,7 @@ export class Stream {
     if (life.aborted) {
       return 0;
     }
-    const url = new URL("/v1/stream", this.#ends.baseUrl);
+    const url = new URL(`${this.#ends.baseUrl.replace(/\/$/, "")}/v1/stream`); // the API may be below a path
     url.searchParams.set("installation_id", installation);
     url.searchParams.set("after", String(place.cursor));
     const connection = new AbortController();

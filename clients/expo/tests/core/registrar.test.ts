@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import type { ServerResponse } from "node:http";
 import { type TestContext, test } from "node:test";
 
+import { createApi } from "../../src/core/api.ts";
 import { createRegistrar } from "../../src/core/registrar.ts";
 import type { Registration } from "../../src/core/registration.ts";
 import { Backend, json, nothing, problem } from "./backend.ts";
@@ -82,6 +83,30 @@ test("a call whose bearer token never comes ends with its patience, at the first
     assert.deepEqual(await registrar.put(REGISTRATION), lost);
     assert.equal(server.bearers.length, heard);
   }
+});
+
+test("an answer that breaks off, or never ends, ends with its patience, though on iOS Expo's fetch gives no word of it", async (t) => {
+  const server = await backend(t);
+  const fetchOfIos = async (input: RequestInfo | URL) => {
+    const response = await fetch(input);
+    const text = response.text().catch(() => NEVER);
+    return Object.assign(response, { text: () => text, json: async () => JSON.parse(await text) });
+  };
+  const registrarOf = (patience: number) => {
+    const api = createApi({ baseUrl: server.url, bearer: async () => "bearer", patience, fetch: fetchOfIos });
+    return createRegistrar({ api, appId: null, signedIn: () => "alice" });
+  };
+  const hasty = registrarOf(50);
+  for (const status of [200, 409]) {
+    server.trouble = (_, response) => {
+      response.writeHead(status, { "content-type": "application/json" });
+      return response.write('{"installation_id": ') || true; // and no more
+    };
+    assert.equal((await hasty.put(REGISTRATION)).is, "lost");
+    assert.deepEqual(await hasty.signOut(DEBT), { retryAfter: 0 });
+  }
+  server.trouble = (_, response) => (json(response, 200, { installation_id: INSTALLATION }), true);
+  assert.deepEqual(await registrarOf(30_000).put(REGISTRATION), { is: "taken" });
 });
 
 test("a registration is moved or given up for Fastbell's own words alone; a proxy's are tried again", async (t) => {

@@ -18,6 +18,7 @@ type Act =
 
 const PLAIN = [
   "open", "rotate", "crash", "refresh", "hang", "settle", "describe", "rotated_unheard", "token_fails", "taken", "vault_fails", "unknown",
+  "deleted",
   "log_fails", "late", "heard_late", "write_hangs", "writes_land",
 ] as const;
 const WEATHERS = ["fine", "down", "deaf", "crowded", "unauthorized", "refuses"] as const;
@@ -65,6 +66,9 @@ async function does(world: World, each: Act): Promise<void> {
     case "unknown":
       world.server.forget(engine.state.saved.installationId);
       void engine.take({ is: "not_registered" });
+      break;
+    case "deleted": // the phone learns of it with its next registration, or at the end
+      world.server.delete(engine.state.saved.installationId);
       break;
     case "vault_fails":
       world.keeps = !world.keeps;
@@ -117,8 +121,9 @@ async function lives(world: World, signedIn: string | null): Promise<void> {
 
 test("at rest the server holds the token of the person signed in last, or nobody's", async () => {
   await fc.assert(
-    fc.asyncProperty(fc.array(fc.tuple(act, fc.boolean()), { maxLength: 40 }), async (acts) => {
+    fc.asyncProperty(fc.array(fc.tuple(act, fc.boolean()), { maxLength: 40 }), fc.boolean(), async (acts, isAndroid) => {
       const world = new World();
+      world.isAndroid = isAndroid;
       await world.start();
       let signedIn: string | null = null;
       for (const [each, isQuiet] of acts) {

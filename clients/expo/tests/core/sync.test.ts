@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import type { ServerResponse } from "node:http";
 import { type TestContext, test } from "node:test";
 
+import { createApi } from "../../src/core/api.ts";
 import { Log } from "../../src/core/log.ts";
 import { Openings } from "../../src/core/openings.ts";
 import type { Clock, Random } from "../../src/core/ports.ts";
@@ -209,6 +210,29 @@ test("a stream that is refused waits before it tries again, whatever Retry-After
     await until(() => waits.length === 2); // the first is for its silence
     stream.close();
     assert.equal(waits[1], expected, said);
+  }
+});
+
+test("a stream of an API below a path is there, too, as its other calls are", async (t) => {
+  const server = await backend(t);
+  const asked: string[] = [];
+  server.trouble = (request, response) => {
+    asked.push(request.url!.split("?")[0]!);
+    problem(response, 503, {});
+    return true;
+  };
+  for (const path of ["", "/", "/push", "/push/"]) {
+    const baseUrl = server.url + path;
+    const api = createApi({ baseUrl, bearer: async () => "bearer" });
+    const ends = { api, baseUrl, clock, random, log: new Log(new MemoryStore()), installationId: () => INSTALLATION };
+    const stream = new Stream({ ...ends, onItems: () => undefined, onRefused: async () => undefined });
+    const before = asked.length;
+    stream.open();
+    await until(() => asked.length > before);
+    stream.close();
+    await api.client.GET("/v1/notification-preferences");
+    const prefix = path.startsWith("/push") ? "/push" : "";
+    assert.deepEqual([asked[before], asked.at(-1)], [`${prefix}/v1/stream`, `${prefix}/v1/notification-preferences`]);
   }
 });
 

@@ -71,10 +71,19 @@ export class Server {
     this.rows.set(installationId, { userId: STRANGER, token, signOutDigest: digest(token), isActive: true });
   }
 
-  /** Signed out by others: by support, or crowded out by the person's other phones. */
+  /** Crowded out by the person's other phones. */
   forget(installationId: string): void {
     const row = this.rows.get(installationId);
     if (row !== undefined && row.userId !== STRANGER) {
+      row.isActive = false;
+    }
+  }
+
+  /** Signed out by the backend, which uses up the ticket. */
+  delete(installationId: string): void {
+    const row = this.rows.get(installationId);
+    if (row !== undefined && row.userId !== STRANGER) {
+      this.spent.add(row.signOutDigest);
       row.isActive = false;
     }
   }
@@ -98,6 +107,8 @@ export class World {
   readonly server = new Server();
   weather: Weather = "fine";
   systemToken = "token-1";
+  /** Its token outlives a sign-out: the next person registers with the same one. */
+  isAndroid = false;
   givesToken = true;
   facts: Facts = {
     permission: "granted",
@@ -210,7 +221,9 @@ export class World {
               this.#keys += 1;
               break;
             case "token":
-              this.rotate();
+              if (!this.isAndroid) {
+                this.rotate();
+              }
               break;
           }
         },

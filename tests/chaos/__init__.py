@@ -1,0 +1,1 @@
+"""Everything at once, killed at random, judged from outside."""
