@@ -109,6 +109,7 @@ class Relay:
         finally:
             for task in under_way:
                 task.cancel()
+            await self._stop_batches()
 
     async def sweep(self) -> int:
         """Dispatch the rows that are due; returns how many there were."""
@@ -150,6 +151,11 @@ class Relay:
         self._waiting.clear()  # these rows stay; a sweeper dispatches them
         for task in self._under_way:
             task.cancel()
+        await self._stop_batches()
+
+    async def _stop_batches(self) -> None:
+        await self._reads.stop()
+        await self._settles.stop()
 
     async def _lease(self, most: int, unhurried: int | None) -> Sequence[outbox.OutboxEntry]:
         held = frozenset(self._held)
