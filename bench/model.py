@@ -113,10 +113,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for field in fields(kind):
             parser.add_argument(f"--{field.name.replace('_', '-')}", type=float, metavar="X", dest=field.name)
     options = vars(parser.parse_args(arguments))
-    load, costs = (
-        replace(kind(), **{each.name: options[each.name] for each in fields(kind) if options[each.name] is not None})
-        for kind in (Load, Costs)
-    )
+    given = {name: value for name, value in options.items() if value is not None}
+    load = replace(Load(), **{each.name: given[each.name] for each in fields(Load) if each.name in given})
+    costs = replace(Costs(), **{each.name: given[each.name] for each in fields(Costs) if each.name in given})
     print(table([needs(users, load, costs) for users in options["users"]]))
     return 0
 
@@ -127,7 +126,7 @@ def _processes(milliseconds: float) -> int:
 
 
 def _shards(wanted: float) -> int:
-    return max(512, 2 ** math.ceil(math.log2(max(wanted, 1))))
+    return max(512, 1 << math.ceil(math.log2(max(wanted, 1))))
 
 
 def _round(value: float) -> str:
