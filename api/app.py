@@ -89,6 +89,7 @@ def create_app(
         temporal = await connect(lazy=True, runtime=metered.runtime)
         relay = Relay(sessions, temporal, settings.arm_window)
         writes = Writes(sessions, settings.database_pool_size, _quotas(limits))
+        starts = SharedStarts(writes, relay)
         streams = OpenStreams(sessions, database_url, stream_limits)
         exposition = expose(metrics.API, [CertificateExpiry(certificate_files())], metered.port)
         app.state.services = Services(
@@ -99,7 +100,7 @@ def create_app(
             running=running,
             readiness=ReadinessCheck(sessions),
             writes=writes,
-            starts=SharedStarts(writes, relay),
+            starts=starts,
             relay=relay,
             app_ids=app_ids,
             streams=streams,
@@ -115,6 +116,7 @@ def create_app(
             yield
         for task in watching:
             task.cancel()
+        await starts.close()
         await relay.close()
         await engine.dispose()
 

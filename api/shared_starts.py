@@ -39,6 +39,10 @@ class SharedStarts:
         """Start a fast; None if it has to wait for somebody else's transaction. Raises DomainError."""
         return await self._batch.ask(order)
 
+    async def close(self) -> None:
+        """Let go of connections: the process stops, and its requests have ended."""
+        await self._batch.stop()
+
     async def _carry_out(self, orders: Sequence[Order]) -> Sequence[Started | Exception | None]:
         """Whoever gets None tries alone. So no start waits for the locks of another."""
         most = self._writes.quotas.active_fasts

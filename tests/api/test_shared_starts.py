@@ -103,4 +103,5 @@ async def test_what_a_client_that_left_has_started_is_dispatched(counted: Stack)
         return bool(stored) and not await counted.rows("SELECT 1 FROM outbox WHERE subject_id = :id", id=fast)
 
     await eventually(is_dispatched)
+    await starts.close()
     await relay.close()
