@@ -5,10 +5,12 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar
+from uuid import UUID
 
 import structlog
 import uvloop
@@ -21,11 +23,14 @@ from activities.reminders import ReminderOpening
 from activities.sending import SEND_BUDGET, PushSending, SendDependencies
 from activities.webhooks import FeedFollowing, WebhookDependencies
 from db.engine import Sessions, make_engine, make_sessions
+from db.webhooks import enabled as enabled_webhooks
+from db.workers import identities
 from dispatch.client import Metered, connect_when_up, leave, metered_runtime, reaches_temporal, watch
 from dispatch.client import certificate_files as temporal_certificates
 from dispatch.eraser import Eraser
 from dispatch.relay import Relay
 from dispatch.schedules import keep_registered
+from dispatch.starts import follow_elsewhere
 from dispatch.sweeper import Sweeper
 from domain.housekeeping import DEFAULT_KEEP, Keep
 from domain.mass_failure import Threshold
@@ -192,6 +197,7 @@ async def main() -> None:
             asyncio.create_task(Eraser(sessions, client).erase_forever()),
             asyncio.create_task(watch(client)),
         ]
+        dependencies.takeover.after_losses(partial(_follow_elsewhere, client, sessions))
         webhooks = WebhookDependencies(settings.webhooks_allow_private, is_busy=dependencies.due_load.is_near)
         await _work(make_workers(client, sessions, dependencies, keep, webhooks), dependencies.due_load, stop)
     for task in background_tasks:
@@ -231,6 +237,15 @@ def _keep() -> Keep:
     settings = retention_settings()
     days = (settings.retention_days, settings.log_retention_days, settings.event_retention_days)
     return Keep(*(timedelta(days=each) for each in days))
+
+
+async def _follow_elsewhere(client: Client, sessions: Sessions, living: Collection[UUID]) -> None:
+    """Have the webhooks followed by the living that a lost worker followed."""
+    async with sessions() as db:
+        hooks, processes = await enabled_webhooks(db), await identities(db, living)
+    moved = [await follow_elsewhere(client, webhook_id, processes) for webhook_id in hooks]
+    if any(moved):
+        log.warning("webhooks of a lost worker are followed by others", count=sum(moved))
 
 
 def _serve(settings: ServiceSettings, metered: Metered, limiters: RouteLimiters, fleet: FleetSignals) -> MetricsServer:

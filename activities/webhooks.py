@@ -74,7 +74,7 @@ class FeedFollowing:
                 verify=self._dependencies.verify,
             ) as sender:
                 while time.monotonic() < until and not stopped.done():
-                    followed = await self._look(ask.webhook_id, sender)
+                    followed = await self._look(ask.webhook_id, sender, stopped.done)
                     if followed is None:
                         await asyncio.wait({stopped}, timeout=self._dependencies.looks_every)
                     elif followed.is_over or followed.again_in:
@@ -84,8 +84,13 @@ class FeedFollowing:
             stopped.cancel()
             beating.cancel()
 
-    async def _look(self, webhook_id: UUID, sender: WebhookSender) -> Followed | None:
-        """Send what there is; None where there is nothing."""
+    async def _look(
+        self, webhook_id: UUID, sender: WebhookSender, is_stopped: Callable[[], bool] = lambda: False
+    ) -> Followed | None:
+        """Send what there is, and begin no request once stopped; None where there is nothing."""
+        async with self._sessions() as db:
+            if await webhook_deliveries.is_idle(db, webhook_id):
+                return None
         await events.number(self._sessions)
         async with self._sessions.begin() as db:
             webhook = await webhooks.find(db, webhook_id)
@@ -96,7 +101,7 @@ class FeedFollowing:
                 await webhook_deliveries.note_followed(db, webhook, batch.until)
                 return Followed() if batch.has_more else None
         await self._let_pushes_go_first()
-        results = await _send_all(sender, webhook, batch.items)
+        results = await _send_all(sender, webhook, batch.items, is_stopped)
         async with self._sessions.begin() as db:
             recorded = await webhook_deliveries.record(db, webhook, batch, results)
         _log(webhook_id, results, recorded)
@@ -115,14 +120,14 @@ class FeedFollowing:
 
 
 async def _send_all(
-    sender: WebhookSender, webhook: Webhook, items: Sequence[Outgoing]
+    sender: WebhookSender, webhook: Webhook, items: Sequence[Outgoing], is_stopped: Callable[[], bool]
 ) -> list[tuple[Outgoing, Attempted]]:
     """Send a batch, some at a time; stops early where one after the other fails. In the order in which they end."""
     waiting, results, failed_in_a_row = list(reversed(items)), [], 0
 
     async def send_some() -> None:
         nonlocal failed_in_a_row
-        while waiting and failed_in_a_row < SUSPICIOUS:
+        while waiting and failed_in_a_row < SUSPICIOUS and not is_stopped():
             outgoing = waiting.pop()
             attempted = await sender.send(webhook, outgoing)
             results.append((outgoing, attempted))

@@ -26,7 +26,7 @@ from api.http.problem_types import responses
 from api.http.problems import Detail, Problem, ServiceUnavailable, problem_of
 from api.row_queue import PATIENCE, Writes
 from db import device_token_imports
-from db.device_token_imports import Wish
+from db.device_token_imports import DeviceRequest
 from db.device_tokens import Registration, locks_of
 from db.engine import is_contended, is_of_erased, may_be_ones_fault
 from db.outbox import OutboxEntry
@@ -336,7 +336,7 @@ def _parts(orders: Mapping[int, Order]) -> Iterator[dict[int, Order]]:
 async def _devices(parsed: Sequence[DeviceItem | Refused], writes: Writes, apps: AppIds) -> list[int | Exception]:
     """Register and sign out: what concerns no other row together, all others one by one."""
     answers: dict[int, int | Exception] = {}
-    wishes: dict[int, Wish] = {}
+    requests: dict[int, DeviceRequest] = {}
     for place, item in enumerate(parsed):
         match item:
             case RegisterItem() | ImportItem():
@@ -345,43 +345,45 @@ async def _devices(parsed: Sequence[DeviceItem | Refused], writes: Writes, apps:
                 except InvalidField as error:
                     answers[place] = error
                 else:
-                    wishes[place] = Wish(item.user_id, item.installation_id, registration, item.op == "import")
+                    requests[place] = DeviceRequest(
+                        item.user_id, item.installation_id, registration, item.op == "import"
+                    )
             case SignOutItem():
-                wishes[place] = Wish(item.user_id, item.installation_id, None)
+                requests[place] = DeviceRequest(item.user_id, item.installation_id, None)
             case _:
                 answers[place] = item
-    for place in await _registered_together(wishes, writes):
+    for place in await _registered_together(requests, writes):
         answers[place] = 200
     turns = asyncio.Semaphore(_AT_ONCE)
 
     async def one_by_one(places: Sequence[int]) -> None:
         async with turns:
             for place in places:
-                answers[place] = await _one(wishes[place], writes)
+                answers[place] = await _one(requests[place], writes)
 
-    left = {place: each for place, each in wishes.items() if place not in answers}
+    left = {place: each for place, each in requests.items() if place not in answers}
     await asyncio.gather(*(one_by_one(places) for places in _in_order(left)))  # raises the error itself, not a group
     return [answers[place] for place in range(len(parsed))]
 
 
-async def _registered_together(wishes: Mapping[int, Wish], writes: Writes) -> list[int]:
+async def _registered_together(requests: Mapping[int, DeviceRequest], writes: Writes) -> list[int]:
     """Register what concerns no other row in few transactions; gives the places of those items."""
-    installations = Counter(each.installation_id for each in wishes.values())
-    tokens = Counter(each.address for each in wishes.values())
+    installations = Counter(each.installation_id for each in requests.values())
+    tokens = Counter(each.address for each in requests.values())
     alone = [
         place
-        for place, each in wishes.items()
+        for place, each in requests.items()
         if each.registration and installations[each.installation_id] == tokens[each.address] == 1
     ]
     done: list[int] = []
     for start in range(0, len(alone), _TOGETHER):
-        part = [wishes[place] for place in alone[start : start + _TOGETHER]]
+        part = [requests[place] for place in alone[start : start + _TOGETHER]]
         stored = await _stored(part, writes)
-        done += [place for place in alone[start : start + _TOGETHER] if wishes[place].installation_id in stored]
+        done += [place for place in alone[start : start + _TOGETHER] if requests[place].installation_id in stored]
     return done
 
 
-async def _stored(part: Sequence[Wish], writes: Writes) -> set[UUID]:
+async def _stored(part: Sequence[DeviceRequest], writes: Writes) -> set[UUID]:
     async def write(db: AsyncSession) -> set[UUID]:
         return await device_token_imports.register_all(db, part, most=writes.quotas.installations)
 
@@ -393,29 +395,29 @@ async def _stored(part: Sequence[Wish], writes: Writes) -> set[UUID]:
         return set()
 
 
-def _in_order(wishes: Mapping[int, Wish]) -> list[list[int]]:
+def _in_order(requests: Mapping[int, DeviceRequest]) -> list[list[int]]:
     """Part items into lists that may go beside each other: by user, unless one phone or token has several users."""
     users: dict[object, set[str]] = defaultdict(set)
-    for each in wishes.values():
+    for each in requests.values():
         users[each.installation_id].add(each.user_id)
         if each.registration is not None:
             users[each.address].add(each.user_id)
     if any(len(of_one) > 1 for of_one in users.values()):
-        return [list(wishes)]
+        return [list(requests)]
     lists: dict[str, list[int]] = defaultdict(list)
-    for place, each in wishes.items():
+    for place, each in requests.items():
         lists[each.user_id].append(place)
     return list(lists.values())
 
 
-async def _one(wish: Wish, writes: Writes) -> int | Exception:
+async def _one(request: DeviceRequest, writes: Writes) -> int | Exception:
     try:
-        if wish.registration is None:
-            await sign_out(wish.user_id, wish.installation_id, writes)
+        if request.registration is None:
+            await sign_out(request.user_id, request.installation_id, writes)
             return 204
         await writes.run(
-            partial(_register, wish=wish, new=wish.registration, most=writes.quotas.installations),
-            *locks_of(wish.user_id, wish.installation_id, wish.registration),
+            partial(_register, request=request, new=request.registration, most=writes.quotas.installations),
+            *locks_of(request.user_id, request.installation_id, request.registration),
         )
     except (DomainError, ServiceUnavailable) as error:
         return error
@@ -427,6 +429,6 @@ async def _one(wish: Wish, writes: Writes) -> int | Exception:
     return 200
 
 
-async def _register(db: AsyncSession, wish: Wish, new: Registration, most: int | None) -> None:
-    if not (wish.is_import and await device_token_imports.is_settled(db, wish)):
-        await store(db, wish.user_id, wish.installation_id, new, most=most)
+async def _register(db: AsyncSession, request: DeviceRequest, new: Registration, most: int | None) -> None:
+    if not (request.is_import and await device_token_imports.is_settled(db, request)):
+        await store(db, request.user_id, request.installation_id, new, most=most)

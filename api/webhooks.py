@@ -48,7 +48,7 @@ class WebhookOut(Out):
     dead: int = Field(description="Deliveries that were tried for a day, or gone; they can be redriven.")
     behind: int = Field(description="Events of the feed that it has not reached yet.")
     missed: int = Field(description="Events that were deleted before they could be sent.")
-    former_secret_expires_at: datetime | None = Field(description="Until then the former secret signs too.")
+    former_secret_expires_at: datetime | None = Field(description="Until then the former secrets sign too.")
     disabled_at: datetime | None = Field(description="When it was disabled; null: it is not.")
     disabled_reason: str | None = Field(description="gone: the receiver answered 410. PUT enables it again.")
 
@@ -188,7 +188,7 @@ async def send_test_event(webhook_id: UUID, _: ServiceCaller, writes: RowWrites,
 async def rotate_webhook_secret(
     webhook_id: UUID, _: ServiceCaller, writes: RowWrites, sessions: Database
 ) -> WebhookWithSecret:
-    """Make a new secret. For a day the former one signs too, so that the receiver can change over."""
+    """Make a new secret. For a day the former ones sign too, so that the receiver can change over."""
 
     async def rotate(db: AsyncSession) -> str:
         return await webhooks.rotate_secret(db, webhook_id)

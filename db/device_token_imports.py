@@ -17,13 +17,13 @@ from domain.devices import Permission
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class DeviceRequest:
     """What a backend wants of a user's installation. A registration of None: that it is signed out."""
 
     user_id: str
     installation_id: UUID
     registration: Registration | None
-    is_import: bool = False  # of what another sender knew: what phones have told us is newer
+    is_import: bool = False  # of what another sender knew: what phones have said themselves is newer
 
     @property
     def address(self) -> tuple[str, str] | None:
@@ -31,7 +31,7 @@ class Wish:
         return None if self.registration is None else (self.registration.provider, self.registration.token)
 
 
-async def register_all(db: AsyncSession, wishes: Sequence[Wish], *, most: int | None) -> set[UUID]:
+async def register_all(db: AsyncSession, requests: Sequence[DeviceRequest], *, most: int | None) -> set[UUID]:
     """Register those installations that change no other row, in few statements; gives their ids.
 
     They are new, or registered again as they are. Imports that have nothing to change are among them. The others are
@@ -39,24 +39,28 @@ async def register_all(db: AsyncSession, wishes: Sequence[Wish], *, most: int | 
     pushes, a person who is being erased, and what another transaction holds. Waits for no lock. No installation and
     no token may occur twice.
     """
-    simple = [each for each in wishes if each.registration is not None and _is_simple(each.registration)]
+    simple = [each for each in requests if each.registration is not None and _is_simple(each.registration)]
     locks = {each.installation_id: {*_locks(each)} for each in simple}
     free = await free_names(db, {name for names in locks.values() for name in names})
-    asked = [each for each in simple if locks[each.installation_id] <= free]
-    if not asked:
+    lockable = [each for each in simple if locks[each.installation_id] <= free]
+    if not lockable:
         return set()
-    known = {row.installation_id: row for row in await db.execute(_KNOWN, _columns(asked))}
-    done = {each.installation_id for each in asked if each.is_import and known[each.installation_id].is_settled}
-    asked = [each for each in asked if each.installation_id not in done and not known[each.installation_id].is_erased]
-    new = [each for each in asked if not known[each.installation_id].is_known]
+    known = {row.installation_id: row for row in await db.execute(_KNOWN, _columns(lockable))}
+    done = {each.installation_id for each in lockable if each.is_import and known[each.installation_id].is_settled}
+    lockable = [
+        each for each in lockable if each.installation_id not in done and not known[each.installation_id].is_erased
+    ]
+    new = [each for each in lockable if not known[each.installation_id].is_known]
     added = Counter(each.user_id for each in new)
     active = {
-        row.user_id: row.active for row in await db.execute(_ACTIVE_OF, {"users": [each.user_id for each in asked]})
+        row.user_id: row.active for row in await db.execute(_ACTIVE_OF, {"users": [each.user_id for each in lockable]})
     }
     full = {
-        each.user_id for each in asked if most is not None and active.get(each.user_id, 0) + added[each.user_id] > most
+        each.user_id
+        for each in lockable
+        if most is not None and active.get(each.user_id, 0) + added[each.user_id] > most
     }
-    again = [each for each in asked if known[each.installation_id].is_known and not each.is_import]
+    again = [each for each in lockable if known[each.installation_id].is_known and not each.is_import]
     return (
         done
         | await _add(db, [each for each in new if each.user_id not in full])
@@ -64,14 +68,14 @@ async def register_all(db: AsyncSession, wishes: Sequence[Wish], *, most: int | 
     )
 
 
-async def is_settled(db: AsyncSession, wish: Wish) -> bool:
+async def is_settled(db: AsyncSession, request: DeviceRequest) -> bool:
     """Tell whether an import has nothing to change, and hold off other registrations until the transaction ends."""
-    await hold_names(db, _locks(wish))
-    row = (await db.execute(_KNOWN, _columns([wish]))).one()
+    await hold_names(db, _locks(request))
+    row = (await db.execute(_KNOWN, _columns([request]))).one()
     return bool(row.is_settled)
 
 
-async def _add(db: AsyncSession, new: Sequence[Wish]) -> set[UUID]:
+async def _add(db: AsyncSession, new: Sequence[DeviceRequest]) -> set[UUID]:
     if not new:
         return set()
     now = await present_instant(db)
@@ -81,13 +85,13 @@ async def _add(db: AsyncSession, new: Sequence[Wish]) -> set[UUID]:
     return {row.installation_id for row in rows}
 
 
-async def _renew(db: AsyncSession, again: Sequence[Wish]) -> set[UUID]:
+async def _renew(db: AsyncSession, again: Sequence[DeviceRequest]) -> set[UUID]:
     """Register again what is registered just so: `register` would change nothing but these columns."""
     if not again:
         return set()
     registrations = [each.registration for each in again]
-    told = {name: [getattr(each, name) for each in registrations] for name in _TOLD}
-    return set(await db.scalars(_RENEW, _columns(again) | told))
+    reported = {name: [getattr(each, name) for each in registrations] for name in _TOLD}
+    return set(await db.scalars(_RENEW, _columns(again) | reported))
 
 
 def _is_simple(new: Registration) -> bool:
@@ -96,28 +100,29 @@ def _is_simple(new: Registration) -> bool:
     return not has_history and new.permission in (None, Permission.GRANTED)
 
 
-def _locks(wish: Wish) -> Collection[str]:
-    assert wish.registration is not None
-    return locks_of(wish.user_id, wish.installation_id, wish.registration)
+def _locks(request: DeviceRequest) -> Collection[str]:
+    assert request.registration is not None
+    return locks_of(request.user_id, request.installation_id, request.registration)
 
 
-def _columns(wishes: Sequence[Wish]) -> dict[str, list[Any]]:
-    addresses = [each.address for each in wishes if each.address is not None]
+def _columns(requests: Sequence[DeviceRequest]) -> dict[str, list[Any]]:
+    addresses = [each.address for each in requests if each.address is not None]
     return {
-        "users": [each.user_id for each in wishes],
-        "installations": [each.installation_id for each in wishes],
+        "users": [each.user_id for each in requests],
+        "installations": [each.installation_id for each in requests],
         "providers": [provider for provider, _ in addresses],
         "tokens": [token for _, token in addresses],
     }
 
 
-def _first_row(wish: Wish, now: datetime) -> dict[str, Any]:
-    assert wish.registration is not None
-    given = {name: value for name, value in asdict(wish.registration).items() if name != "former_ticket"}
-    own = {"user_id": wish.user_id, "installation_id": wish.installation_id}
+def _first_row(request: DeviceRequest, now: datetime) -> dict[str, Any]:
+    assert request.registration is not None
+    given = {name: value for name, value in asdict(request.registration).items() if name != "former_ticket"}
+    own = {"user_id": request.user_id, "installation_id": request.installation_id}
     return given | own | {"active": True, "inactive_reason": None, "registered_at": now, "last_seen_at": now}
 
 
+# Item by item: `EXISTS` may become a hash of the whole table, by a plan that was made while it was small.
 # `is_known`: there is more to a registration than one new row. `is_settled`: an import is older than what is known.
 _KNOWN = text("""
     SELECT asked.installation_id, is_here OR is_active AS is_known, NOT is_erased AND (had OR is_active) AS is_settled,
@@ -125,24 +130,26 @@ _KNOWN = text("""
       FROM unnest(CAST(:users AS text[]), CAST(:installations AS uuid[]), CAST(:providers AS text[]),
                   CAST(:tokens AS text[])) AS asked (user_id, installation_id, provider, token)
      CROSS JOIN LATERAL (
-        SELECT EXISTS (SELECT FROM device_tokens d
-                        WHERE d.user_id = asked.user_id AND d.installation_id = asked.installation_id) AS is_here,
-               EXISTS (SELECT FROM device_tokens d
-                        WHERE d.user_id = asked.user_id AND d.provider = asked.provider AND d.token = asked.token)
+        SELECT (SELECT true FROM device_tokens d
+                 WHERE d.user_id = asked.user_id AND d.installation_id = asked.installation_id LIMIT 1) IS TRUE
+               AS is_here,
+               (SELECT true FROM device_tokens d
+                 WHERE d.user_id = asked.user_id AND d.provider = asked.provider AND md5(d.token) = md5(asked.token)
+                 LIMIT 1) IS TRUE
                AS had,
-               EXISTS (SELECT FROM device_tokens d WHERE d.active AND d.installation_id = asked.installation_id)
-            OR EXISTS (SELECT FROM device_tokens d
-                        WHERE d.active AND d.provider = asked.provider AND md5(d.token) = md5(asked.token))
+               (SELECT true FROM device_tokens d
+                 WHERE d.active AND d.installation_id = asked.installation_id LIMIT 1) IS TRUE
+            OR (SELECT true FROM device_tokens d
+                 WHERE d.active AND d.provider = asked.provider AND md5(d.token) = md5(asked.token) LIMIT 1) IS TRUE
                AS is_active,
-               EXISTS (SELECT FROM erasures e WHERE e.user_id = asked.user_id) AS is_erased
+               (SELECT true FROM erasures e WHERE e.user_id = asked.user_id LIMIT 1) IS TRUE AS is_erased
      ) AS found
 """)
 
 _ACTIVE_OF = text("""
-    SELECT user_id, count(*) AS active
-      FROM device_tokens
-     WHERE active AND user_id = ANY(CAST(:users AS text[]))
-     GROUP BY user_id
+    SELECT asked.user_id,
+           (SELECT count(*) FROM device_tokens d WHERE d.active AND d.user_id = asked.user_id) AS active
+      FROM (SELECT DISTINCT user_id FROM unnest(CAST(:users AS text[])) AS each (user_id)) AS asked
 """)
 
 _TOLD = ("environment", "app_id", "locale", "time_zone", "app_version", "os_version", "permission", "public_key")

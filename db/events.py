@@ -109,6 +109,8 @@ async def latest(
 
 async def by_number(db: AsyncSession, numbers: Collection[int]) -> dict[int, UserEvent]:
     """Read events; those that were deleted are left out."""
+    if not numbers:
+        return {}
     query = select(*_SHOWN).where(EventRow.number == func.any(bindparam("numbers", list(numbers), type_=_NUMBERS)))
     return {row.number: _event(row) for row in await db.execute(query)}
 

@@ -76,6 +76,12 @@ class LoggedDelivery:
 _COLUMNS = {"event_id": "event_number"}
 
 
+async def is_idle(db: AsyncSession, webhook_id: UUID) -> bool:
+    """Tell by one statement that there is nothing to number, to send, to try again or to record for a webhook."""
+    await db.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+    return bool(await db.scalar(_IS_IDLE, {"id": webhook_id}))
+
+
 async def next_batch(db: AsyncSession, webhook: Webhook) -> SendingBatch:
     """Read what to send: failed deliveries that are due, and new events. While a webhook rests, one of either kind.
 
@@ -344,6 +350,15 @@ _FOLLOWED = text("""
      WHERE w.id = :id AND w.created_at = :created_at
        AND (w.position < CAST(:until AS bigint) OR w.followed_at IS NULL
             OR w.followed_at < clock_timestamp() - interval '30 seconds')
+""")
+
+_IS_IDLE = text("""
+    SELECT w.disabled_at IS NULL AND w.position = f.head
+           AND w.followed_at > clock_timestamp() - interval '30 seconds'
+           AND NOT EXISTS (SELECT FROM unnumbered_events)
+           AND NOT EXISTS (SELECT FROM webhook_deliveries AS d WHERE d.webhook_id = w.id AND d.state = 'pending')
+      FROM webhooks AS w CROSS JOIN event_feed AS f
+     WHERE w.id = :id
 """)
 
 _MISSED = text("""

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import case, delete, func, insert, select, text, update
+from sqlalchemy import case, delete, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import events, outbox
+from db.engine import present_instant
 from db.models.events import EventFeed, WebhookDelivery, WebhookRow
 from domain.problems import Conflict, NotFound
-from domain.webhooks import MAX_WEBHOOKS, OVERLAP, SUSPICIOUS, DeliveryState, Webhook, new_secret
+from domain.webhooks import FORMER_KEPT, MAX_WEBHOOKS, OVERLAP, SUSPICIOUS, DeliveryState, Webhook, new_secret
 
 OUTBOX_KIND = "webhook"
 _LOST_AFTER = text("statement_timestamp() - interval '5 minutes'")  # longer than a batch lasts
@@ -71,16 +72,16 @@ async def remove(db: AsyncSession, webhook_id: UUID) -> bool:
 
 
 async def rotate_secret(db: AsyncSession, webhook_id: UUID) -> str:
-    """Give it another secret; the former one signs too for a while. Raises NotFound."""
-    secret = new_secret()
-    query = (
-        update(WebhookRow)
-        .where(WebhookRow.id == webhook_id)
-        .values(secret=secret, former_secret=WebhookRow.secret, former_expires_at=func.clock_timestamp() + OVERLAP)
-    )
-    if not (await db.execute(query.returning(WebhookRow.id), execution_options=_BLIND)).all():
+    """Give it another secret; the former ones sign too for a while. Raises NotFound."""
+    row = await db.get(WebhookRow, webhook_id, with_for_update=True, populate_existing=True)
+    if row is None:
         raise NotFound("webhook")
-    return secret
+    now = await present_instant(db)
+    signing = (row.former_secret or "").split() if (row.former_expires_at or now) > now else []
+    row.former_secret, row.former_expires_at = " ".join([row.secret, *signing][:FORMER_KEPT]), now + OVERLAP
+    row.secret = new_secret()
+    await db.flush()
+    return row.secret
 
 
 async def shown(db: AsyncSession, webhook_id: UUID | None = None) -> list[ShownWebhook]:
@@ -130,6 +131,11 @@ async def exists(db: AsyncSession, webhook_id: UUID) -> bool:
     """Say whether there is such a webhook that is not disabled."""
     query = select(WebhookRow.id).where(WebhookRow.id == webhook_id, WebhookRow.disabled_at.is_(None))
     return await db.scalar(query) is not None
+
+
+async def enabled(db: AsyncSession) -> Sequence[UUID]:
+    """List the webhooks that are not disabled."""
+    return (await db.scalars(select(WebhookRow.id).where(WebhookRow.disabled_at.is_(None)))).all()
 
 
 async def notify(db: AsyncSession, webhook_id: UUID) -> outbox.OutboxEntry:

@@ -1,7 +1,7 @@
 """The live workers, by their heartbeats, and the leases by which one of them works for all."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -56,6 +56,12 @@ async def showing_life(db: AsyncSession) -> set[UUID]:
     """List the workers that showed life in the last 3 s."""
     now = func.clock_timestamp()
     return set(await db.scalars(select(WorkerRow.worker_id).where(WorkerRow.alive_at > now - _SHOWS_LIFE_WITHIN)))
+
+
+async def identities(db: AsyncSession, worker_ids: Collection[UUID]) -> set[str]:
+    """Name these workers as Temporal knows them: process and host, as the SDK does."""
+    rows = await db.scalars(select(WorkerRow.gates).where(among(WorkerRow.worker_id, worker_ids)))
+    return {f"{gates.get('pid')}@{gates.get('host')}" for gates in rows if isinstance(gates, dict)}
 
 
 async def forget_dead(db: AsyncSession, host: str, is_dead: Callable[[int], bool]) -> None:

@@ -4,6 +4,7 @@ It runs beside Temporal, so the rows go while Temporal is away. Any worker goes 
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from uuid import UUID
@@ -33,8 +34,9 @@ _EVERY = 1.0  # seconds between looks when nothing is due
 _LASTS = 30.0  # seconds of one turn at most; shorter than the lease
 _ROWS_FOR = 3.0  # seconds of one turn that rows are deleted
 _AT_ONCE = 5  # questions to Temporal under way: few, since reminders need it
-_PAGE = 50  # workflows in one turn
-_MAX_RUNS = 500  # runs of these workflows in one turn
+_WORKFLOWS_FOR = 3.0  # seconds of one turn in which another page of workflows is begun
+_PAGE = 50  # workflows at once
+_MAX_RUNS = 500  # runs of the workflows of a page
 _SOON = timedelta(milliseconds=200)
 _LONGEST_BACK_OFF = timedelta(minutes=1)
 _RPC_TIMEOUT = timedelta(seconds=5)
@@ -101,12 +103,19 @@ class Eraser:
 
         A relay may be dispatching a subject that is in the outbox. It will find no row, and settle it.
         """
-        async with self._sessions() as db:
-            page = await erasures.subjects(db, erasure_id, _PAGE)
-        if page:
+        began = time.monotonic()
+        until, are_all_gone = began + _WORKFLOWS_FOR, True
+        while are_all_gone and began < until:
+            async with self._sessions() as db:
+                page = await erasures.subjects(db, erasure_id, _PAGE)
+            if not page:
+                break
             gone = await self._without_workflow(page)
             async with self._sessions.begin() as db:
                 await erasures.settle(db, erasure_id, gone)
+            are_all_gone = len(gone) == len(page)
+            await asyncio.sleep(min(time.monotonic() - began, 1.0))  # as long as it took: reminders need Temporal, too
+            began = time.monotonic()
         async with self._sessions() as db:
             return not await erasures.has_subjects(db, erasure_id)
 

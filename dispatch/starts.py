@@ -1,6 +1,6 @@
 """How each workflow is started or signalled: one call each, which may be repeated at any time."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
@@ -154,6 +154,18 @@ async def stop_following(client: Client, webhook_id: UUID) -> None:
     handle = client.get_workflow_handle(webhook_workflow_id(webhook_id))
     with _if_running():
         await handle.signal(WebhookFollower.look_again, rpc_timeout=_RPC_TIMEOUT)
+
+
+async def follow_elsewhere(client: Client, webhook_id: UUID, living: Collection[str]) -> bool:
+    """Have the feed followed by another worker, where the one that does so is not among the living; tells whether."""
+    handle = client.get_workflow_handle(webhook_workflow_id(webhook_id))
+    with _if_running():
+        described = await handle.describe(rpc_timeout=_RPC_TIMEOUT)
+        following = {each.last_worker_identity for each in described.raw_description.pending_activities}
+        if following - {"", *living}:
+            await handle.signal(WebhookFollower.follow_elsewhere, rpc_timeout=_RPC_TIMEOUT)
+            return True
+    return False
 
 
 @contextmanager

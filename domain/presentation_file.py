@@ -67,7 +67,10 @@ class _Partly:
 
 def presentation(content: bytes) -> Presentation:
     """Read a file; raises UnusablePresentation."""
-    return _read(content, SHIPPED)
+    try:
+        return _read(content, SHIPPED)
+    except RecursionError:
+        raise UnusablePresentation("it is nested too deeply") from None
 
 
 def _read(content: bytes, base: Presentation | None) -> Presentation:
@@ -208,9 +211,10 @@ def _toml(content: bytes) -> dict[str, Any]:
         raise UnusablePresentation(f"it has more than {LARGEST_FILE // 1024} KiB")
     try:
         return tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        why = str(error) if isinstance(error, tomllib.TOMLDecodeError) else type(error).__name__
-        raise UnusablePresentation(f"it is not TOML: {_printable(why)}") from None
+    except UnicodeDecodeError:
+        raise UnusablePresentation("it is not TOML: not UTF-8") from None
+    except ValueError as error:  # also a number of thousands of digits
+        raise UnusablePresentation(f"it is not TOML: {_printable(str(error).partition(';')[0])}") from None
 
 
 def _known(path: str, table: Mapping[str, object], names: Iterable[str]) -> None:

@@ -19,7 +19,8 @@ from domain.back_off import BackOff
 MAX_WEBHOOKS = 50  # each is followed by a workflow and an activity of its own
 LONGEST_URL = 2000  # characters
 TRIED_FOR = timedelta(days=1)  # a delivery; then it is dead
-OVERLAP = timedelta(days=1)  # in which a rotated secret still signs
+OVERLAP = timedelta(days=1)  # in which rotated secrets still sign
+FORMER_KEPT = 4  # rotated secrets that sign: a rotation may be repeated before a receiver knows of the first
 LOG_KEPT = 1000  # accepted deliveries of each webhook
 MAX_PENDING = 2000  # failed deliveries of one webhook that are tried again; beyond, the oldest are dead
 SUSPICIOUS = 5  # deliveries that failed since the last accepted one, after which only one at a time is tried
@@ -51,7 +52,7 @@ class Webhook:
     url: str = field(repr=False)  # its path may be a secret
     types: frozenset[str] | None  # None: all
     secret: str = field(repr=False)
-    former_secret: str | None = field(repr=False)  # None, or expired: only one signs
+    former_secret: str | None = field(repr=False)  # several with blanks between; None, or expired: only one signs
     created_at: datetime
     starts_at: datetime
     position: int
@@ -61,7 +62,7 @@ class Webhook:
     @property
     def secrets(self) -> tuple[str, ...]:
         """Those that sign, the present one first."""
-        return (self.secret,) if self.former_secret is None else (self.secret, self.former_secret)
+        return (self.secret, *(self.former_secret or "").split())
 
     @property
     def is_resting(self) -> bool:

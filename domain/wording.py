@@ -13,6 +13,7 @@ from domain.presentation import Forms, Presentation, Template
 # Letters that turn the direction of all that follows, up to a pendant that may be missing.
 DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _LINES = frozenset("\n\t")
+_UNSEEN = {"Cf", "Mn", "Zs"}  # Unicode's categories: joiners, marks and blanks, of which no word can consist
 _COMMAS = r",;:·•\u060c\u3001\uff0c\uff1a"  # Latin, Arabic and wide ones; in front of them and behind may be a blank
 _BEFORE = re.compile(rf"(?:\s*[{_COMMAS}]|\s+[-\u2013\u2014])\s*$")  # sets a last part of a clause off
 _AFTER = re.compile(rf"^\s*(?:[{_COMMAS}]|[-\u2013\u2014]\s)\s*")
@@ -69,6 +70,8 @@ def _words(
 def _one_line(label: str, tag: str) -> str:
     """Write a label into a text of a locale; one that runs the other way is isolated (Unicode's annex 9)."""
     line = " ".join(clean(label).split())
+    if all(unicodedata.category(each) in _UNSEEN for each in line):
+        return ""
     other = {"L"} if is_right_to_left(tag) else {"R", "AL"}
     return f"\u2068{line}\u2069" if any(unicodedata.bidirectional(each) in other for each in line) else line
 

@@ -7,7 +7,7 @@ not sent when that is due. Its check fails for those, so nothing is sent twice.
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -35,6 +35,7 @@ _KINDS = tuple(
 )
 
 SendTaken = Callable[[PlannedSend, Hold], Coroutine[Any, Any, None]]
+OnLoss = Callable[[Collection[UUID]], Coroutine[Any, Any, None]]
 
 log = structlog.get_logger()
 
@@ -62,17 +63,22 @@ class Takeover:
         self._others = Others(timings.lost_after)
         self._sends: dict[Provider, SendTaken] = {}
         self._taken: dict[frozenset[Kind], set[asyncio.Task[None]]] = {kinds: set() for kinds in _KINDS}
-        self._look = asyncio.Event()
+        self._on_loss: OnLoss | None = None
+        self._look, self._loss = asyncio.Event(), asyncio.Event()
         self._unsure = 0  # after the database failed: signs of life to show before we know again who lives
 
     def serve(self, provider: Provider, send: SendTaken) -> None:
         """Take over pushes of this provider, and send them so."""
         self._sends[provider] = send
 
+    def after_losses(self, do: OnLoss) -> None:
+        """Do this with the living workers, in one of them, when it starts and whenever one is lost."""
+        self._on_loss = do
+
     async def run_forever(self, worker_id: UUID) -> None:
         """Run until cancelled; calls that are under way then are seen through. The heartbeat has the worker's id."""
-        loops = (self._show_life(worker_id), self.holds.record_forever(self._sessions), self._take_over(worker_id))
-        tasks = [asyncio.create_task(each) for each in loops]
+        loops = (self._show_life(worker_id), self._take_over(worker_id), self._tell_of_losses(worker_id))
+        tasks = [asyncio.create_task(each) for each in (*loops, self.holds.record_forever(self._sessions))]
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -95,6 +101,8 @@ class Takeover:
                 if is_news or self._unsure == 1 or self.holds.seen_as is None:
                     self._look.set()
                 self._unsure = max(self._unsure - 1, 0)
+                if is_news or (self.holds.seen_as is None and worker_id in signs):
+                    self._loss.set()
                 self.holds.seen_as = worker_id if worker_id in signs else None
             is_new = self.holds.seen_as is None and not self._unsure  # its first heartbeat is about to write its row
             await asyncio.sleep(self._timings.shows_life_every / (5 if is_new else 1))
@@ -113,6 +121,17 @@ class Takeover:
                 async with asyncio.timeout(wait):
                     await self._look.wait()
             self._look.clear()
+
+    async def _tell_of_losses(self, worker_id: UUID) -> None:
+        while True:
+            await self._loss.wait()
+            self._loss.clear()
+            if self._on_loss is None or self._part(worker_id).place > 0:
+                continue
+            try:
+                await self._on_loss((*self._others.living, worker_id))
+            except Exception as error:  # noqa: BLE001 -- whatever ails Temporal or the database
+                log.warning("acting on the loss of a worker failed", error=type(error).__name__)
 
     async def _take_due(self, worker_id: UUID) -> float | None:
         """Take over what is due; returns the seconds until there may be more, None when there is nothing in sight."""

@@ -43,7 +43,7 @@ def presentation_files(file: Path) -> dict[str, Path | None]:
     named: dict[str, Path | None] = {}
     for app_id, table in _tables(_content(file)).items():
         name = table.get("presentation")
-        if name is not None and not isinstance(name, str):
+        if name is not None and (not isinstance(name, str) or "\0" in name):
             raise ConfigError(f"APPS_FILE, app {app_id}: presentation must be the name of a file.")
         named[app_id] = None if name is None else file.parent / name
     return named
@@ -94,7 +94,7 @@ def _content(file: Path) -> bytes:
 def _tables(content: bytes) -> Mapping[str, dict[str, Any]]:
     try:
         tables = tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
         raise ConfigError(f"APPS_FILE is not TOML: {error}.") from None
     if not tables:
         raise ConfigError("APPS_FILE names no app; docs/apps.md shows one.")

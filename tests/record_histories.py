@@ -17,6 +17,7 @@ from temporalio.service import RPCError
 from activities.housekeeping import SweepOrphans
 from db.migrate import migrate
 from demo.embedded import start_postgres
+from dispatch.starts import follow_elsewhere
 from domain.naming import WORKFLOW_QUEUE
 from settings import logs
 from simulator import Simulator
@@ -58,6 +59,7 @@ async def _record() -> None:
                 await _page_started_anew(stack, simulator)
                 await _housekept(stack)
                 await _followed(stack)
+                await _followed_elsewhere(stack)
         postgres.cleanup()
 
 
@@ -240,6 +242,18 @@ async def _followed(stack: Stack) -> None:
             await hook.ends_as(1, type="webhook.test", state="accepted")
         await workflow.result()
         _write(await workflow.fetch_history(), "webhook-deleted")
+
+
+async def _followed_elsewhere(stack: Stack) -> None:
+    """A webhook whose worker is taken for lost, so that its activity is given up and another one begins."""
+    async with receiving() as receiver, hooked(stack, receiver, "webhook.disabled") as hook:
+        for count in (1, 2):
+            await hook.call("POST", "/test")
+            await hook.ends_as(count, type="webhook.test", state="accepted")
+            assert await follow_elsewhere(stack.temporal, hook.id, living=())
+        await hook.call("POST", "/test")
+        await hook.ends_as(3, type="webhook.test", state="accepted")
+        _write(await stack.temporal.get_workflow_handle(f"webhook/{hook.id}").fetch_history(), "webhook-moved")
 
 
 async def _save(stack: Stack, session_id: UUID, name: str) -> None:

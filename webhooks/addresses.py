@@ -17,6 +17,7 @@ import httpcore
 
 from domain.webhooks import LONGEST_URL
 
+_CLOUD = IPv4Address("168.63.129.16")  # Azure's platform, in each of its networks: public by its number alone
 _NAT64 = IPv6Network("64:ff9b::/96")  # an IPv4 address in its last 32 bits (RFC 6052)
 _RESOLVES_WITHIN = 5.0  # seconds
 _MAX_TRIED = 4  # addresses of one name
@@ -64,7 +65,9 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
             return is_public(IPv4Address(int(address) & 0xFFFF_FFFF))
         if address.sixtofour is not None or address.teredo is not None or address.is_site_local:
             return False
-    return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
+    if address.is_multicast or address.is_reserved or address.is_unspecified or address == _CLOUD:
+        return False
+    return address.is_global
 
 
 def _may_be_public(host: str) -> bool:

@@ -66,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{options.reminders} reminders due at one instant, two workers each; {machine()}; {versions()}\n")
     print(_table(bursts, memories, options.scheduled))
     if options.json:
-        options.json.write_text(json.dumps([asdict(each) for each in (*bursts, *memories)], indent=1))
+        figures = [*map(asdict, bursts), *map(asdict, memories)]
+        options.json.write_text(json.dumps(figures, indent=1))
     return 1 if any(each.lost or each.doubled for each in bursts if each.peer == "Fastbell") else 0
 
 

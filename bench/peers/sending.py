@@ -7,7 +7,7 @@ from bench.providers_target import reminder
 from domain.push import Environment
 from push.apns.sender import ApnsAccount, ApnsSender
 from push.fcm.sender import FcmAccount, FcmSender
-from push.sender import Accepted
+from push.sender import Accepted, Sender
 
 
 class Senders:
@@ -29,7 +29,7 @@ class Senders:
             url=given["FCM_URL"],
             ca_file=Path(given["FCM_CA_FILE"]),
         )
-        self._senders = {"apns": ApnsSender(apns), "fcm": FcmSender(fcm)}
+        self._senders: dict[str, Sender] = {"apns": ApnsSender(apns), "fcm": FcmSender(fcm)}
 
     async def send(self, provider: str, token: str) -> None:
         """Send a phone its reminder; raises what the caller's queue has to retry."""

@@ -33,8 +33,8 @@ class Remind:
         """Sleep and send; Temporal repeats a send that failed or never ended."""
         due_at = datetime.fromtimestamp(reminder.due, UTC)
         await workflow.sleep(max(due_at - workflow.now(), timedelta(0)))
-        await workflow.execute_activity(
-            Sending.send,  # type: ignore[arg-type] # its `self` is the worker's
+        await workflow.execute_activity_method(
+            Sending.send,
             args=[reminder.provider, reminder.token],
             start_to_close_timeout=_ATTEMPT,
         )

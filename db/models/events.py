@@ -65,7 +65,7 @@ class WebhookRow(Table):
     url: Mapped[str]
     types: Mapped[list[str] | None] = mapped_column(ARRAY(String))  # None: all
     secret: Mapped[str]
-    former_secret: Mapped[str | None]  # signs too, until `former_expires_at`
+    former_secret: Mapped[str | None]  # the latest ones, with blanks between: they sign too, until `former_expires_at`
     former_expires_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     starts_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())  # earlier events are not sent

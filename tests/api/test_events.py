@@ -222,6 +222,8 @@ async def test_rare_types_are_found_however_many_others_lie_between(api: Stack, 
     first = await page(backend, after=before, types="push.accepted")
     then = await page(backend, after=first["next_cursor"], types="push.accepted")
 
+    async with api.sessions.begin() as db:  # or other tests had to read them
+        await db.execute(text("DELETE FROM events WHERE number > :head AND user_id IS NULL"), {"head": before})
     assert (first["items"], first["next_cursor"], first["has_more"]) == ([], before + 50_000, True)
     assert [each["id"] for each in then["items"]] == [before + 60_001]
 

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from uuid import UUID, uuid4
 
@@ -86,7 +87,7 @@ class Phone:
 
     async def pay(self) -> None:
         for at, ticket in list(self.owed):
-            if await self.request(lambda db, at=at, ticket=ticket: device_tokens.sign_out_by_ticket(db, at, ticket)):
+            if await self.request(partial(device_tokens.sign_out_by_ticket, installation_id=at, ticket=ticket)):
                 self.owed.remove((at, ticket))
 
     async def backend_signs_out(self) -> None:

@@ -73,7 +73,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ShownLine:
     """A line on a screen at the end."""
 
     token: str
@@ -107,7 +107,7 @@ class Run:
     members: dict[UUID, frozenset[str]] = field(default_factory=dict)  # by conversation
     posts: list[Said[Post]] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
-    lines: list[Line] = field(default_factory=list)
+    lines: list[ShownLine] = field(default_factory=list)
     troubles: list[Trouble] = field(default_factory=list)
     logs: list[Log] = field(default_factory=list)
     odd_answers: list[str] = field(default_factory=list)  # of the API

@@ -5,7 +5,7 @@ import json
 import math
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -22,6 +22,7 @@ MINUTES = 10  # before the end of a fast: how long its reminder is useful
 _BATCH = 500
 _LATER = frozenset({429, 503})  # the API asks to try again
 _PATIENCE = 60.0  # seconds for one answer; longer than anything is frozen, so no request is given up while it waits
+_CUT_OFF = (httpx.TransportError, AttributeError)  # anyio raises the latter for a connection that dies as it is made
 
 Item = tuple[int, UUID]
 
@@ -78,7 +79,7 @@ class People:
         acknowledging = asyncio.create_task(self._acknowledge(life, items, arrived))
         try:
             while not self.over.is_set():
-                with suppress(httpx.HTTPError):
+                with suppress(httpx.HTTPError, *_CUT_OFF):
                     async with self._stream(life, items) as lines:
                         async for line in lines:
                             if line.startswith("data:"):
@@ -213,7 +214,7 @@ class People:
     async def _ask(self, user_id: str, method: str, path: str, body: object = None) -> httpx.Response:
         """Ask any API process until there is an answer."""
         while True:
-            with suppress(httpx.TransportError):
+            with suppress(*_CUT_OFF):
                 url = f"{self.chance.choice(self.apis)}{path}"
                 answer = await self.http.request(method, url, json=body, headers=self._headers(user_id))
                 if answer.is_success:
@@ -243,9 +244,9 @@ async def clients() -> AsyncIterator[httpx.AsyncClient]:
         yield http
 
 
-def _registration(phone: PlannedPhone, *, with_id: bool = False) -> Mapping[str, Any]:
+def _registration(phone: PlannedPhone, *, with_id: bool = False) -> dict[str, str]:
     body = {"provider": phone.provider, "token": phone.token}
-    return body | ({"installation_id": str(phone.installation_id)} if with_id else {})
+    return {**body, "installation_id": str(phone.installation_id)} if with_id else body
 
 
 def _note(history: list[Said[Any]], what: object) -> Callable[[], None]:

@@ -64,7 +64,7 @@ class Life:
         return next((step for step in self.steps if step.act is Act.START), None)
 
 
-class Means(StrEnum):
+class Disturbance(StrEnum):
     """How a process is disturbed."""
 
     KILL = "SIGKILL"
@@ -78,7 +78,7 @@ class Disruption:
 
     at: float
     target: str
-    how: Means
+    how: Disturbance
     lasts: float
 
 
@@ -195,15 +195,20 @@ def _fast(chance: random.Random, seconds: float) -> list[Step]:
 
 def _disruptions(chance: random.Random, seconds: float, count: int) -> tuple[Disruption, ...]:
     """Choose what is killed, frozen and cut: each target in each way before one comes again."""
-    every = [*((target, how) for target in TARGETS for how in (Means.KILL, Means.FREEZE)), ("listener", Means.CUT)]
-    chosen: list[tuple[str, Means]] = []
+    every = [
+        *((target, how) for target in TARGETS for how in (Disturbance.KILL, Disturbance.FREEZE)),
+        ("listener", Disturbance.CUT),
+    ]
+    chosen: list[tuple[str, Disturbance]] = []
     while len(chosen) < count:
         chance.shuffle(every)
         chosen += every
     return tuple(
         sorted(
             (
-                Disruption(chance.uniform(1, seconds), target, how, chance.uniform(0, 1.5 if how is Means.KILL else 5))
+                Disruption(
+                    chance.uniform(1, seconds), target, how, chance.uniform(0, 1.5 if how is Disturbance.KILL else 5)
+                )
                 for target, how in chosen[:count]
             ),
             key=lambda disruption: disruption.at,

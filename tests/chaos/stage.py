@@ -20,7 +20,7 @@ from db.migrate import migrate
 from demo.embedded import start_postgres
 from simulator import Simulator
 from tests.chaos.judge import Trouble
-from tests.chaos.plan import Disruption, Means, PlannedFault
+from tests.chaos.plan import Disruption, Disturbance, PlannedFault
 from tests.servers import Part, TemporalServer, free_port, part, start_postgres_again
 from tests.stack import UNLIMITED, StackPlace
 
@@ -105,11 +105,11 @@ class Stage:
             place = len(self.troubles)
             self.troubles.append(Trouble(disruption.target, began_at, float("inf")))
             match disruption.how:
-                case Means.KILL:
+                case Disturbance.KILL:
                     await self._kill(disruption.target, disruption.lasts)
-                case Means.FREEZE:
+                case Disturbance.FREEZE:
                     await self._freeze(disruption.target, disruption.lasts)
-                case Means.CUT:
+                case Disturbance.CUT:
                     await self._cut_a_listener()
             self.troubles[place] = Trouble(disruption.target, began_at, time.time())
 

@@ -16,7 +16,7 @@ import pytest
 
 from simulator import Simulator
 from simulator.wire import WireRequest
-from tests.chaos.judge import Call, Line, Log, Run, Trouble, Verdict, judge
+from tests.chaos.judge import Call, Log, Run, ShownLine, Trouble, Verdict, judge
 from tests.chaos.people import People, clients
 from tests.chaos.plan import Plan, make_plan
 from tests.chaos.stage import Stage, running
@@ -113,7 +113,7 @@ def _seen(stage: Stage, run: Run, simulator: Simulator) -> Run:
         if call.reason in {"close", "goaway"}
     ]
     lines = [
-        Line(phone.token, str(line.data.get("kind")), _subject(line.data.get("url")))
+        ShownLine(phone.token, str(line.data.get("kind")), _subject(line.data.get("url")))
         for phone in simulator.phones
         for line in phone.screen
     ]

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tests.chaos.judge import Call, Fast, Handset, Line, Log, Post, Run, Said, Trouble, judge
+from tests.chaos.judge import Call, Fast, Handset, Log, Post, Run, Said, ShownLine, Trouble, judge
 
 SESSION, CONVERSATION, MESSAGE = uuid4(), uuid4(), uuid4()
 DUE = 100.0
@@ -26,12 +26,12 @@ def a_run() -> Run:
         members={CONVERSATION: frozenset({"alice", "bob"})},
         posts=[Said(60, 60.1, Post(MESSAGE, CONVERSATION, "alice"))],
         calls=[REMINDER, PUSHED],
-        lines=[Line("phone-a", "reminder", SESSION), Line("phone-b", "message", CONVERSATION)],
+        lines=[ShownLine("phone-a", "reminder", SESSION), ShownLine("phone-b", "message", CONVERSATION)],
         logs=[Log("bob", ((1, MESSAGE),))],
     )
 
 
-def found(run: Run) -> dict[str, int]:
+def wrong_in(run: Run) -> dict[str, int]:
     """Judge, and count what should not be."""
     return {name: len(each) for name, each in judge(run).zeros.items() if each}
 
@@ -39,7 +39,7 @@ def found(run: Run) -> dict[str, int]:
 def test_a_run_in_which_all_came_has_zeros_and_its_lateness() -> None:
     verdict = judge(a_run())
 
-    assert found(a_run()) == {}
+    assert wrong_in(a_run()) == {}
     assert verdict.reminders == pytest.approx([0.1])
     assert verdict.messages == pytest.approx([0.4])
 
@@ -48,21 +48,21 @@ def test_what_never_came_is_lost() -> None:
     run = a_run()
     run.calls, run.lines, run.logs = [], [], [Log("bob", ())]
 
-    assert found(run) == {"lost": 3}
+    assert wrong_in(run) == {"lost": 3}
 
 
 def test_what_a_provider_accepted_and_no_phone_shows_is_lost() -> None:
     run = a_run()
     run.lines = []
 
-    assert found(run) == {"lost": 2}
+    assert wrong_in(run) == {"lost": 2}
 
 
 def test_what_is_not_due_yet_is_not_lost() -> None:
     run = a_run()
     run.calls, run.lines, run.until = [PUSHED], run.lines[1:], DUE - 1
 
-    assert found(run) == {}
+    assert wrong_in(run) == {}
 
 
 @pytest.mark.parametrize("seconds", [0.5, 30])
@@ -71,13 +71,13 @@ def test_what_its_person_overtook_is_late_and_not_lost(seconds: float) -> None:
     run.calls, run.lines = [PUSHED], run.lines[1:]
     run.fasts[SESSION].goals.append(Said(DUE + seconds, DUE + seconds + 0.1, None))
 
-    assert found(run) == {}
+    assert wrong_in(run) == {}
     assert judge(run).overtaken == pytest.approx([seconds])
 
 
 @pytest.mark.parametrize("goal", [None, 7200.0], ids=["ended", "moved"])
 def test_a_reminder_of_a_fast_that_was_over_is_stale(goal: float | None) -> None:
-    assert found(_ended_after(DUE + 1, DUE + 20, goal)) == {"stale": 1}
+    assert wrong_in(_ended_after(DUE + 1, DUE + 20, goal)) == {"stale": 1}
 
 
 def _ended_after(answered_at: float, called_at: float, goal: float | None) -> Run:
@@ -90,7 +90,7 @@ def _ended_after(answered_at: float, called_at: float, goal: float | None) -> Ru
 def test_a_call_that_was_checked_before_the_end_was_answered_is_told_apart() -> None:
     run = _ended_after(DUE + 1, DUE + 1.5, None)
 
-    assert found(run) == {}
+    assert wrong_in(run) == {}
     assert judge(run).in_flight == pytest.approx([0.5])
 
 
@@ -99,7 +99,7 @@ def test_a_push_of_what_was_read_is_stale() -> None:
     run.handsets["phone-b"].reads.append(Said(60.2, 60.3, frozenset({MESSAGE})))
     run.calls[1] = replace(PUSHED, received_at=70)
 
-    assert found(run) == {"stale": 1}
+    assert wrong_in(run) == {"stale": 1}
 
 
 @pytest.mark.parametrize("holder", [None, "carol"], ids=["signed out", "somebody else's"])
@@ -108,15 +108,15 @@ def test_a_push_to_a_phone_that_is_not_theirs_is_misdirected(holder: str | None)
     for handset in run.handsets.values():
         handset.holders.append(Said(20, 20.1, holder))
 
-    assert found(run) == {"misdirected": 2}
+    assert wrong_in(run) == {"misdirected": 2}
 
 
 def test_a_push_to_the_sender_is_misdirected() -> None:
     run = a_run()
     run.calls.append(replace(PUSHED, token="phone-a", task_id="task-3"))
-    run.lines.append(Line("phone-a", "message", CONVERSATION))
+    run.lines.append(ShownLine("phone-a", "message", CONVERSATION))
 
-    assert found(run) == {"misdirected": 1}
+    assert wrong_in(run) == {"misdirected": 1}
 
 
 @pytest.mark.parametrize("called", [REMINDER, PUSHED], ids=lambda call: call.kind)
@@ -124,7 +124,7 @@ def test_a_second_call_of_a_push_whose_fate_was_known_is_doubled(called: Call) -
     run = a_run()
     run.calls.append(replace(called, received_at=called.received_at + 20))
 
-    assert found(run) == {"doubled": 1}
+    assert wrong_in(run) == {"doubled": 1}
 
 
 @pytest.mark.parametrize("called", [REMINDER, PUSHED], ids=lambda call: call.kind)
@@ -132,14 +132,14 @@ def test_a_second_push_of_the_same_is_doubled(called: Call) -> None:
     run = a_run()
     run.calls.append(replace(called, received_at=called.received_at + 20, task_id="task-3"))
 
-    assert found(run) == {"doubled": 1}
+    assert wrong_in(run) == {"doubled": 1}
 
 
 def test_a_second_line_is_doubled() -> None:
     run = a_run()
     run.lines.append(run.lines[0])
 
-    assert found(run) == {"doubled": 1}
+    assert wrong_in(run) == {"doubled": 1}
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_a_second_call_of_a_push_whose_fate_was_unknown_is_allowed(first: Call, 
     run.calls = [first, replace(REMINDER, received_at=DUE + 17), PUSHED]
     run.troubles = troubles
 
-    assert found(run) == {}
+    assert wrong_in(run) == {}
     assert judge(run).repeated == 1
 
 
@@ -167,7 +167,7 @@ def test_what_cannot_have_lost_an_answer_explains_no_second_call(target: str) ->
     run.calls.append(replace(REMINDER, received_at=DUE + 17))
     run.troubles = [replace(KILLED, target=target)]
 
-    assert found(run) == {"doubled": 1}
+    assert wrong_in(run) == {"doubled": 1}
 
 
 @pytest.mark.parametrize(
@@ -184,16 +184,16 @@ def test_what_cannot_have_lost_an_answer_explains_no_second_call(target: str) ->
 def test_a_call_without_a_reason_is_unexplained(called: Call) -> None:
     run = a_run()
     run.calls[0] = called
-    run.lines[0] = Line(called.token, "reminder", called.subject)
+    run.lines[0] = ShownLine(called.token, "reminder", called.subject)
 
-    assert found(run)["unexplained"] >= 1
+    assert wrong_in(run)["unexplained"] >= 1
 
 
 def test_a_line_that_no_call_brought_is_unexplained() -> None:
     run = a_run()
-    run.lines.append(Line("phone-b", "reminder", SESSION))
+    run.lines.append(ShownLine("phone-b", "reminder", SESSION))
 
-    assert found(run) == {"unexplained": 1}
+    assert wrong_in(run) == {"unexplained": 1}
 
 
 @pytest.mark.parametrize(
@@ -209,14 +209,14 @@ def test_a_wrong_log_is_named(items: tuple[tuple[int, UUID], ...], name: str) ->
     run = a_run()
     run.logs = [Log("bob", items)]
 
-    assert name in found(run)
+    assert name in wrong_in(run)
 
 
 def test_an_odd_answer_of_the_api_is_unexplained() -> None:
     run = a_run()
     run.odd_answers.append("PUT /v1/…: 500")
 
-    assert found(run) == {"unexplained": 1}
+    assert wrong_in(run) == {"unexplained": 1}
 
 
 def test_a_write_that_was_never_answered_may_be_so_or_not() -> None:
@@ -224,5 +224,5 @@ def test_a_write_that_was_never_answered_may_be_so_or_not() -> None:
     unanswered.fasts[SESSION].goals.append(Said(50, math.inf, None))
     without = replace(unanswered, calls=[PUSHED], lines=unanswered.lines[1:])
 
-    assert found(unanswered) == {}
-    assert found(without) == {}
+    assert wrong_in(unanswered) == {}
+    assert wrong_in(without) == {}

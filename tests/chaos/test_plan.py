@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from tests.chaos.plan import TARGETS, Act, Means, make_plan
+from tests.chaos.plan import TARGETS, Act, Disturbance, make_plan
 
 
 def test_the_same_seed_plans_the_same_lives_kills_and_faults_and_another_one_others() -> None:
@@ -22,6 +22,9 @@ def test_a_plan_has_each_kind_of_life_and_kills_freezes_and_cuts_each_target_onc
     assert {len(life.phones) for life in plan.lives} == {1, 2, 3}
     assert any(life.is_connected for life in plan.lives)
     assert sorted((each.target, each.how) for each in plan.disruptions) == sorted(
-        [*((target, how) for target in TARGETS for how in (Means.KILL, Means.FREEZE)), ("listener", Means.CUT)]
+        [
+            *((target, how) for target in TARGETS for how in (Disturbance.KILL, Disturbance.FREEZE)),
+            ("listener", Disturbance.CUT),
+        ]
     )
     assert {dict(fault.fields)["provider"] for fault in plan.faults} == {"apns", "fcm"}

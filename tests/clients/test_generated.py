@@ -73,7 +73,7 @@ async def test_a_python_client_has_right_types_and_walks_through(stack: Stack, t
     with_ruff = {"PATH": f"{programs}:{os.environ['PATH']}"}
     shutil.copy(WALKS / "walk_through.py", tmp_path)
 
-    await run(programs / "openapi-python-client", *generate, *config, cwd=tmp_path, **with_ruff)
+    await run(programs / "python", "-m", "openapi_python_client", *generate, *config, cwd=tmp_path, **with_ruff)
     await run(programs / "mypy", "--strict", "--follow-imports=silent", "walk_through.py", cwd=tmp_path)
     phone = iphone()
     walk = (programs / "python", "walk_through.py", str(stack.http.base_url), await api_key(stack), phone.token)

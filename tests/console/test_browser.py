@@ -12,7 +12,9 @@ from api.console.session import COOKIE, PATH
 from commands.sign_in import sign_in_code
 from tests.console.looks import FAULTS, LOW_CONTRAST
 from tests.console.visits import Visit, engage
-from tests.stack import Stack, User, android, iphone
+from tests.events.hooks import Hook, hooked
+from tests.events.receiver import receiving
+from tests.stack import Stack, User, android, eventually, iphone
 from tests.support.dead import dead_task
 
 PATHS = (
@@ -39,6 +41,9 @@ CAME_FOR = {
     "The last fasting sessions and their reminders": ["Fast", "State", "Reminders"],
     "Dead pushes, the latest due first": ["Push", "Person", "Redrive"],
     "Pushes by day, kind and app": ["Day", "Kind", "Route", "Due", "Accepted"],
+    "Events, the newest first": ["When", "Type", "Person"],
+    "Webhooks, the newest first": ["Receiver", "State", "Dead"],
+    "Deliveries, the latest first": ["Event", "State", "Answer"],
 }
 COLUMNS_IN_SIGHT = """() => Object.fromEntries([...document.querySelectorAll('table')].map(table => [
   (table.caption || {textContent: ''}).textContent.trim(),
@@ -57,6 +62,17 @@ async def context(browser: Browser, stack: Stack) -> AsyncIterator[BrowserContex
     yield context
     await context.close()
     assert [each for each in complaints if "404" not in each] == []
+
+
+@pytest.fixture
+async def hook(stack: Stack) -> AsyncIterator[Hook]:
+    """A webhook that was sent something, with a path as long as a secret."""
+    async with receiving() as receiver:
+        receiver.url += "x" * 300
+        async with hooked(stack, receiver, "device_token.registered") as hook:
+            await hook.call("POST", "/test")
+            await hook.ends_as(1, state="accepted")
+            yield hook
 
 
 @pytest.fixture
@@ -222,13 +238,18 @@ async def test_times_are_those_of_the_browser_with_the_persons_beside_them(
         await context.close()
 
 
-async def test_pages_fit_on_a_small_phone(signed_in: Page, alice: User) -> None:
+async def test_pages_fit_on_a_small_phone(signed_in: Page, carol: Visit, alice: User, hook: Hook) -> None:
     [task_id] = await dead_task(alice, iphone(), ends_in=300)
-    await alice.start_fast(due_in=600)
+    await alice.stack.finished(await alice.start_fast(due_in=0.3))
+
+    async def lists_routes() -> bool:  # of the first send, once the worker has reported it
+        return "The state of each route" in (await carol.get("/console/")).text
+
+    await eventually(lists_routes)
     await signed_in.set_viewport_size({"width": 360, "height": 740})
 
     seen: dict[str, list[str]] = {}
-    for path in PATHS:
+    for path in (*PATHS, f"/console/webhooks/{hook.id}"):
         await signed_in.goto(path.format(user=alice.user_id, task=task_id))
         assert await signed_in.evaluate("document.documentElement.scrollWidth") <= 360, path
         seen |= await signed_in.evaluate(COLUMNS_IN_SIGHT)

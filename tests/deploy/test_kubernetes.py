@@ -106,6 +106,18 @@ def test_each_secret_is_on_the_page_with_the_command_that_makes_it() -> None:
     )
 
 
+@pytest.mark.parametrize("kind", ["api", "worker"])
+def test_files_of_apps_are_where_the_page_says(kind: str) -> None:
+    pod = _one("Deployment", f"fastbell-{kind}")["spec"]["template"]["spec"]
+    mounted = {each["name"]: each["mountPath"] for each in pod["containers"][0]["volumeMounts"]}
+    given = {each["name"]: each["configMap"] for each in pod["volumes"] if "configMap" in each}
+
+    assert given == {name: {"name": f"fastbell-{name}", "optional": True} for name in ("apps", "presentations")}
+    for name in given:
+        assert f"{mounted[name]}/" in PAGE
+        assert f"create configmap fastbell-{name} --from-file=" in PAGE
+
+
 def test_settings_are_settings_and_hold_no_secret() -> None:
     lines = (DIRECTORY / "settings.env").read_text().splitlines()
     names = {line.partition("=")[0] for line in lines}

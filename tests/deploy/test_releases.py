@@ -1,6 +1,8 @@
 """Each place that says the version says the same, and the changelog names each release's commit."""
 
 import re
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from tests.deploy.compose import COMPOSE_FILE
 from tests.deploy.dockerfile import last_stage
 from tests.releases import Release, releases
 from tests.stack import ROOT, Stack
-from tests.upgrade.last_release import NotThere, take_out
+from tests.upgrade.last_release import LOCK, NotThere, python_of, take_out
 
 KUSTOMIZATION = ROOT / "deploy" / "kubernetes" / "kustomization.yaml"
 
@@ -68,3 +70,10 @@ def test_without_history_the_rehearsal_of_an_upgrade_says_so_in_one_sentence(tmp
 
     with pytest.raises(NotThere, match=r"^Commit 0{40} of release 0\.1\.0 is not in [^.]*: run `git [a-z -]*`\.$"):
         take_out(absent, tmp_path)
+
+
+def test_a_release_with_the_packages_of_this_one_runs_with_this_python(tmp_path: Path) -> None:
+    pins = [f"alembic=={version('alembic')} \\", "    --hash=sha256:00", "no-such==1 ; sys_platform == 'win32' \\"]
+    (tmp_path / LOCK).write_text("\n".join(pins))
+
+    assert python_of(releases()[0], tmp_path) == Path(sys.executable)

@@ -133,6 +133,7 @@ def test_the_default_locale_can_be_chosen() -> None:
     [
         ("{left} to go, {label.name}.", {}, "5 minutes to go."),
         ("{left} to go, {label.name}.", {"name": " \t"}, "5 minutes to go."),
+        ("{left} to go, {label.name}.", {"name": "\u200b\u2060 \ufe0f"}, "5 minutes to go."),  # nothing to be seen
         ("{left} to go \u2013 {label.name}", {}, "5 minutes to go"),
         ("{label.name}: {left}", {}, "5 minutes"),
         ("Your {label.name} is ready", {}, "Open the app."),  # the generic text
@@ -222,7 +223,11 @@ ROWS = {
         "texts.en.generic.test.title may have at most 200 bytes of UTF-8"
     ),
     "[half": "it is not TOML: Expected ']' at the end of a table declaration (at end of document)",
-    f"a = {'[' * 5000}": "it is not TOML: RecursionError",
+    f"a = {'[' * 5000}": "it is nested too deeply",
+    f"default_locale{'.a' * 5000} = 1": "it is nested too deeply",
+    f"[reminder]\nrelevance = {'1' * 5000}": (
+        "it is not TOML: Exceeds the limit (4300 digits) for integer string conversion: value has 5000 digits"
+    ),
     "#" * 300_000: "it has more than 256 KiB",
 }
 LINKS = [
@@ -269,7 +274,7 @@ def test_a_custom_scheme_or_a_universal_link_is_taken(link: str) -> None:
 
 
 def test_bytes_that_are_no_text_are_refused() -> None:
-    with pytest.raises(UnusablePresentation, match="it is not TOML: UnicodeDecodeError"):
+    with pytest.raises(UnusablePresentation, match="it is not TOML: not UTF-8"):
         presentation(b"\xff\xfe\x00")
 
 

@@ -36,14 +36,14 @@ class Hook:
         items: list[dict[str, Any]] = (await self.call("GET", "/deliveries?limit=200")).json()["items"]
         return [each for each in items if all(each[name] == value for name, value in wanted.items())]
 
-    async def ends_as(self, count: int, **wanted: Any) -> list[dict[str, Any]]:
+    async def ends_as(self, count: int, *, within: float = 15.0, **wanted: Any) -> list[dict[str, Any]]:
         """Wait for so many deliveries with these values."""
 
         async def there() -> list[dict[str, Any]] | None:
             found = await self.deliveries(**wanted)
             return found if len(found) >= count else None
 
-        found: list[dict[str, Any]] = await eventually(there)
+        found: list[dict[str, Any]] = await eventually(there, within=within)
         return found
 
     async def hurry(self) -> None:

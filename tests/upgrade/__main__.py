@@ -39,7 +39,7 @@ from tests.upgrade.last_release import NotThere, is_in_history, python_of, take_
 from tests.upgrade.people import Awaited, People
 
 SEED = int(os.environ.get("UPGRADE_SEED") or secrets.randbits(32))
-LATE = 15.0  # seconds; what is later was not handed over, but missed by Temporal
+LATE = 30.0  # seconds; what is later was handed over to nobody
 _WORKED_ON = "WorkflowType IN ('FastingReminder', 'MessageHandoff', 'SendingPage', 'Redrive')"
 # Histories that the last release cannot replay, and why nobody is hurt.
 _EXCUSED = {
@@ -101,7 +101,7 @@ class Side:
         statuses = [await each.end(signal.SIGTERM) for each in self.parts]
         await self.leaving.aclose()
         self.parts, self.leaving = [], AsyncExitStack()
-        if any(statuses):
+        if not {*statuses} <= {0, -signal.SIGTERM}:
             raise AssertionError(f"{self.name}: processes ended with {statuses}")
 
     async def _start(self, *command: str, **settings: str) -> Part:
@@ -168,8 +168,12 @@ class Rehearsal:
     async def _hand_over(self, leaving: Side, staying: Side) -> None:
         """End the processes of one release while the other's go on, with work of every kind under way."""
         await self.people.crowd(leaving.stack)
-        await self.people.live(1, [leaving.stack])
-        counts = {what: (await staying.stack.rows(query))[0][0] for what, query in _UNDER_WAY.items()}
+        counts: dict[str, int] = {}
+        for _ in range(20):  # a push waits for another attempt for a second or two
+            await self.people.live(0.5, [leaving.stack])
+            counts = {what: (await staying.stack.rows(query))[0][0] for what, query in _UNDER_WAY.items()}
+            if all(counts.values()):
+                break
         say(f"{leaving.name} ends: " + ", ".join(f"{count} {what}" for what, count in counts.items()) + ".")
         for what, count in counts.items():
             self.seen[f"{what}, from {leaving.name} to {staying.name}"] += count
@@ -273,6 +277,9 @@ class Rehearsal:
         ]
 
 
+# Failures of workflow tasks that Temporal causes itself, under one release as well: news came while the workflow ended,
+# or a hundred results while one task ran.
+_OF_THE_SERVER = {"UNHANDLED_COMMAND", "FORCE_CLOSE_COMMAND"}
 _UNDER_WAY = {
     "asleep": """
         SELECT count(*) FROM fasting_sessions AS s
@@ -312,7 +319,7 @@ def _failed_tasks(history: WorkflowHistory) -> Iterable[str]:
         if event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED:
             failed = event.workflow_task_failed_event_attributes
             cause = WorkflowTaskFailedCause.Name(failed.cause)
-            if cause != "WORKFLOW_TASK_FAILED_CAUSE_UNHANDLED_COMMAND":  # a signal came while the workflow ended
+            if cause.removeprefix("WORKFLOW_TASK_FAILED_CAUSE_") not in _OF_THE_SERVER:
                 yield f"{cause} {failed.failure.message}"
 
 

@@ -219,9 +219,12 @@ function putAnswered(state: State, generation: number, digest: string, outcome: 
   }
 }
 
-/** This installation id is somebody else's: take a new one, and owe the sign-out of what we may have had under it. */
+/**
+ * This installation id is somebody else's: take a new one, and owe the sign-out of what we may have had under it. Where that is
+ * nothing, too: what was refused may come a second time, once they have left.
+ */
 function elsewhere(state: State, person: Person, mayBeKnown: boolean, lent: Lent): Step {
-  const { saved } = mayBeKnown ? owing(state, person, lent) : state;
+  const { saved } = owing(state, person, lent, mayBeKnown ? {} : { isReplaced: true });
   const moved: State = { ...state, saved: { ...saved, installationId: lent.installationId } };
   return anew(moved, { ...person, mayBeKnown: false }, "installation taken", lent);
 }
@@ -376,9 +379,9 @@ function payments(state: State): readonly Effect[] {
  * One debt more: this person's sign-out. Of too many one goes that a later registration replaced, else the second oldest: the
  * oldest is of a registration that the server answered, the newest is the likeliest to be the one that it heard last.
  */
-function owing(state: State, person: Person, lent: Lent): State {
+function owing(state: State, person: Person, lent: Lent, more: Pick<Debt, "isReplaced"> = {}): State {
   const { installationId, owed } = state.saved;
-  const all: Debt[] = [...owed, { installationId, ticket: person.ticket, since: lent.now }];
+  const all: Debt[] = [...owed, { installationId, ticket: person.ticket, since: lent.now, ...more }];
   const replaced = all.findIndex(({ isReplaced }) => isReplaced);
   const dropped = replaced === -1 ? 1 : replaced;
   const left = all.length > MAX_DEBTS ? all.filter((_, place) => place !== dropped) : all;

@@ -23,7 +23,7 @@ export interface Debt {
   readonly installationId: string;
   readonly ticket: string;
   readonly since: number;
-  readonly isReplaced?: true; // a later registration was taken there, so that only a PUT which still hangs would need it
+  readonly isReplaced?: true; // nobody is registered by it, so that only a PUT which still hangs, or comes twice, would need it
 }
 
 export interface Person {

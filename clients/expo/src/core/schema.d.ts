@@ -829,7 +829,7 @@ export interface paths {
         put?: never;
         /**
          * Make a new secret
-         * @description Make a new secret. For a day the former one signs too, so that the receiver can change over.
+         * @description Make a new secret. For a day the former ones sign too, so that the receiver can change over.
          */
         post: operations["rotate_webhook_secret"];
         delete?: never;
@@ -3970,7 +3970,7 @@ export interface components {
             missed: number;
             /**
              * Former Secret Expires At
-             * @description Until then the former secret signs too.
+             * @description Until then the former secrets sign too.
              */
             former_secret_expires_at: string | null;
             /**
@@ -4049,7 +4049,7 @@ export interface components {
             missed: number;
             /**
              * Former Secret Expires At
-             * @description Until then the former secret signs too.
+             * @description Until then the former secrets sign too.
              */
             former_secret_expires_at: string | null;
             /**

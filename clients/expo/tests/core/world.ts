@@ -71,6 +71,15 @@ export class Server {
     this.rows.set(installationId, { userId: STRANGER, token, signOutDigest: digest(token), isActive: true });
   }
 
+  /** Those who have others' installations sign out. */
+  strangersLeave(): void {
+    for (const [installationId, row] of this.rows) {
+      if (row.userId === STRANGER) {
+        this.rows.delete(installationId);
+      }
+    }
+  }
+
   /** Crowded out by the person's other phones. */
   forget(installationId: string): void {
     const row = this.rows.get(installationId);
@@ -152,6 +161,7 @@ export class World {
   hangsNext = false;
   /** Registrations that hang in the server: the phone has given them up. */
   #late: Registration[] = [];
+  readonly #heard: Registration[] = [];
   isLateNext = false;
   engine!: Engine;
   generationOfProcess = 0;
@@ -321,11 +331,13 @@ export class World {
     this.systemToken = `token-${++this.#tokens}`;
   }
 
-  /** The server comes to what hangs in it. */
+  /** The server comes to what hangs in it, and once more to all that came before. */
   hear(): void {
-    for (const registration of this.#late.splice(0)) {
+    const { unjust } = this.server;
+    for (const registration of [...this.#late.splice(0), ...this.#heard]) {
       this.server.put(registration);
     }
+    this.server.unjust = unjust; // nobody hears these answers
   }
 
   /** Let all that is under way come to its end, the calls that hang included. */
@@ -386,6 +398,7 @@ export class World {
       return { is: "lost", reason: "no answer", retryAfter: 0 };
     }
     const outcome = this.server.put(registration);
+    this.#heard.push(registration);
     return weather === "deaf" ? { is: "lost", reason: "no answer", retryAfter: 0 } : outcome;
   }
 
