@@ -32,8 +32,8 @@ class Load:
 class Costs:
     """What was measured on one machine (docs/sizing.md, Costs): CPU in milliseconds of one of its cores."""
 
-    api_start: float = 4.8  # a start through the API, with its dispatch
-    api_call: float = 6.0  # any other call
+    api_start: float = 3.8  # a start through the API, with its dispatch
+    api_call: float = 6.2  # any other call
     worker_reminder: float = 22.0
     database_reminder: float = 6.0
     temporal_reminder: float = 50.0  # a server on PostgreSQL, all services
@@ -43,11 +43,11 @@ class Costs:
     actions: float = 4  # Cloud's, of a reminder with one phone
     actions_further_phone: float = 1
     actions_message: float = 4
-    transitions: float = 17  # state transitions of Temporal, of a reminder
+    transitions: float = 10  # state transitions of Temporal, of a reminder
     transitions_per_shard: float = 5  # a second
-    row_fast: float = 2.0  # KB in PostgreSQL, of a fast with one push, its indexes included
+    row_fast: float = 5.8  # KB in PostgreSQL, of a fast with one push, its indexes included
     row_user: float = 1.5  # KB, of a user with phones and preferences
-    history: float = 21.0  # KB in Temporal's database, of a sleeping or finished fast
+    history: float = 32.0  # KB in Temporal's database, of a sleeping or finished fast
     history_days: float = 3  # that Temporal keeps it (TEMPORAL_RETENTION)
 
 
