@@ -263,7 +263,7 @@ def _is_free(port: int) -> bool:
 def _workers(environ: Mapping[str, str]) -> int:
     """Read how many workers to start; by default one for each core, up to a few: more only take memory here."""
     text = environ.get("WORKERS") or str(min(os.cpu_count() or 1, _USUAL_WORKERS))
-    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= _MAX_WORKERS:
+    if not (text.isascii() and text.isdecimal() and len(text) < 3) or not 1 <= int(text) <= _MAX_WORKERS:
         raise ConfigError(f"WORKERS must be a number from 1 to {_MAX_WORKERS}.")
     return int(text)
 

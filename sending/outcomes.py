@@ -165,14 +165,14 @@ def word(result: Answer | ProviderTrouble) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class RecordedOutcome:
     """The new state of a task, and whether each phone of its person has a push of its message."""
 
     state: TaskState
     reaches_all: bool = False
 
 
-async def end_attempts(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[Recorded]:
+async def end_attempts(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[RecordedOutcome]:
     """Record outcomes in one transaction; returns the new states of the tasks.
 
     An attempt without a call is deleted, and its task counts one less. A dead token is deactivated if its registration
@@ -203,7 +203,7 @@ async def end_attempts(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[
         await collapse_groups.note_ended(db, {o.sounding: o.has_sounded for o in outcomes if o.sounding})
         accepted = [update.task_id for update in updates if update.state is TaskState.ACCEPTED]
         all_reached = await withheld_pushes.reaching_all(db, accepted) if accepted else ()
-    return [Recorded(update.state, update.task_id in all_reached) for update in updates]
+    return [RecordedOutcome(update.state, update.task_id in all_reached) for update in updates]
 
 
 async def unheld_outcomes(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[bool]:

@@ -18,7 +18,7 @@ from db.push_attempts import Ended
 from db.push_tasks import Update
 from domain.push import TaskState
 from sending.attempts import check_pushes, unheld_pushes
-from sending.outcomes import Outcome, Recorded, end_attempts, unheld_outcomes
+from sending.outcomes import Outcome, RecordedOutcome, end_attempts, unheld_outcomes
 from sending.precheck import Claim, Deferred, Proceed
 from tests.routes.worker_harness import due_now
 from tests.stack import Stack, eventually, iphone, uncommitted
@@ -249,7 +249,7 @@ async def test_one_stuck_row_holds_up_no_claim_and_no_outcome_of_199_others(stac
 
     assert isinstance(refused, DBAPIError)
     assert isinstance(unstored, DBAPIError)
-    assert stored == [Recorded(TaskState.REJECTED)] * len(others)
+    assert stored == [RecordedOutcome(TaskState.REJECTED)] * len(others)
 
 
 HELD_BY_ONE = {
@@ -302,7 +302,7 @@ async def test_many_stuck_pushes_cost_the_outcomes_of_others_one_wait(stack: Sta
 
     by_task = dict(zip([each.update.task_id for each in rejected], answers, strict=True))
     assert {type(by_task[each]) for each in stuck} == {DBAPIError}
-    assert {by_task[each] for each in set(task_ids) - set(stuck)} == {Recorded(TaskState.REJECTED)}
+    assert {by_task[each] for each in set(task_ids) - set(stuck)} == {RecordedOutcome(TaskState.REJECTED)}
     assert took < 2.5  # singly it was 5 and more for the stuck ones alone
 
 

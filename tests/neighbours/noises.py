@@ -37,8 +37,8 @@ def _one_persons(new_phone: Callable[[], Phone], phones: int, name: str, **fault
         theirs = [new_phone() for _ in range(phones)]
         faults = [simulator.faults.add(provider=each.provider, token=each.token, **fault) for each in theirs]
         await _reminded(stack.user(), theirs)
-        yield
-        await _were_made(faults, least=1)
+        async with _Struck(faults, least=1):
+            yield
 
     noise.__name__ = name
     return noise
@@ -116,8 +116,8 @@ async def one_persons_calls_end_their_connections_in_every_way(
         for phone, ending in zip(phones, _ENDINGS, strict=True)
     ]
     await _reminded(stack.user(), phones)
-    yield
-    await _were_made(faults, least=2)
+    async with _Struck(faults, least=2):
+        yield
 
 
 @asynccontextmanager
@@ -346,13 +346,20 @@ NOISES: Sequence[Noise] = (
 )
 
 
-async def _were_made(faults: Sequence[ActiveFault], *, least: int) -> None:
-    """Wait until so many of these struck: without noise nothing is proven."""
+class _Struck:
+    """Waits after a block that went well until so many faults struck: without noise nothing is proven."""
 
-    async def struck() -> bool:
-        return sum(bool(each.struck) for each in faults) >= least
+    def __init__(self, faults: Sequence[ActiveFault], *, least: int) -> None:
+        self._faults, self._least = faults, least
 
-    await eventually(struck)
+    async def __aenter__(self) -> None: ...
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            await eventually(self._have_struck)
+
+    async def _have_struck(self) -> bool:
+        return sum(bool(each.struck) for each in self._faults) >= self._least
 
 
 async def _reminded(user: User, phones: Sequence[Phone]) -> None:
