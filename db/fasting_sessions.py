@@ -42,7 +42,7 @@ class FastWithPhones:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldFasts:
     """What a transaction about some fasts begins with."""
 
     fasts: dict[UUID, StoredFast]  # locked until the transaction ends
@@ -50,11 +50,11 @@ class Held:
     erased: set[str]  # those of their users who are being erased now
 
 
-async def hold(db: AsyncSession, session_ids: Collection[UUID], user_ids: Collection[str] = ()) -> Held:
+async def hold(db: AsyncSession, session_ids: Collection[UUID], user_ids: Collection[str] = ()) -> HeldFasts:
     """Read sessions, locked until the transaction ends, and which of these users are being erased."""
     rows = (await db.execute(_HOLD, {"ids": sorted(session_ids), "user_ids": list(user_ids)})).all()
     fasts = {row.id: StoredFast(_session(row), row.started_with) for row in rows if row.id is not None}
-    return Held(fasts, max(row.now for row in rows), set(rows[0].erased))
+    return HeldFasts(fasts, max(row.now for row in rows), set(rows[0].erased))
 
 
 async def free(db: AsyncSession, session_ids: Collection[UUID], names: Collection[str]) -> tuple[set[UUID], set[str]]:
@@ -75,8 +75,8 @@ async def start_all(
     """
     if not started:
         return set(), []
-    owed = {each.subject_id: each for each in dispatches}
-    rows = [_inserted(session, request, owed[session.session_id]) for session, request in started]
+    planned = {each.subject_id: each for each in dispatches}
+    rows = [_inserted(session, request, planned[session.session_id]) for session, request in started]
     added = await db.execute(_START, {"kind": OUTBOX_KIND, "rows": json.dumps(rows)})
     ids = {row.subject_id: row.id for row in added}
     return set(ids), outbox.entries(OUTBOX_KIND, dispatches, ids)
@@ -328,7 +328,7 @@ _TERMS = text("""
 """)  # user by user: else a planner without statistics reads all active fasts
 
 
-def _inserted(session: FastingSession, request: dict[str, Any], owed: outbox.Owed) -> dict[str, Any]:
+def _inserted(session: FastingSession, request: dict[str, Any], dispatch: outbox.Owed) -> dict[str, Any]:
     return {
         "id": str(session.session_id),
         "user_id": session.user_id,
@@ -343,9 +343,9 @@ def _inserted(session: FastingSession, request: dict[str, Any], owed: outbox.Owe
         "follows_preferences": session.follows_preferences,
         "labels": dict(session.labels),
         "started_with": request,
-        "next_attempt_at": owed.next_attempt_at.isoformat(),
-        "needed_at": owed.needed_at.isoformat(),
-        "traceparent": owed.traceparent,
+        "next_attempt_at": dispatch.next_attempt_at.isoformat(),
+        "needed_at": dispatch.needed_at.isoformat(),
+        "traceparent": dispatch.traceparent,
     }
 
 

@@ -108,12 +108,13 @@ async def carry_out(db: AsyncSession, orders: Sequence[Order], most: int | None)
     answers = [batch.answer(order) for order in orders]
     changed = batch.changed()
     needs = {each.session_id: needed_at(batch.before(each.session_id), each, batch.now) for each in changed}
-    owed = outbox.owed(needs, batch.now, {order.session_id: order.traceparent for order in orders})
+    dispatches = outbox.owed(needs, batch.now, {order.session_id: order.traceparent for order in orders})
     started = [(each, batch.requests[each.session_id]) for each in changed if each.session_id not in batch.held]
     new = {each.session_id for each, _ in started}
-    stored, entries = await fasting_sessions.start_all(db, started, [each for each in owed if each.subject_id in new])
+    of_new = [each for each in dispatches if each.subject_id in new]
+    stored, entries = await fasting_sessions.start_all(db, started, of_new)
     await fasting_sessions.change_all(db, [each for each in changed if each.session_id not in new])
-    of_changed = [each for each in owed if each.subject_id not in new]
+    of_changed = [each for each in dispatches if each.subject_id not in new]
     entries += await outbox.add_all(db, fasting_sessions.OUTBOX_KIND, of_changed)
     taken = new - stored  # by other requests, a moment ago
     if taken:
