@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from uuid import UUID
 
 import structlog
@@ -34,7 +33,6 @@ from telemetry import metrics, tracing
 _DISPATCH_TIMEOUT = 15.0  # seconds; also bounds the first connect, which has no timeout of its own
 _CLOSE_WITHIN = 5.0  # seconds
 _AT_ONCE = 20  # dispatches under way in one process
-_UNHURRIED_AT_ONCE = 4  # of those, if Temporal has to know of the fast only much later: requests come first
 _MAX_WAITING = 1000  # beyond this an API process leaves its rows to the sweepers
 _SWEEP_EVERY = 1.0  # seconds
 _SWEEP_MOST = 200
@@ -75,14 +73,11 @@ class Relay:
     def dispatch_soon(self, entry: outbox.OutboxEntry) -> None:
         """Dispatch a row that was just committed, after the answer, the soonest needed first.
 
-        Where that fails a sweeper does it. Sweepers also get the least urgent rows where there are too many, and of
-        those that can wait all but a few.
+        Where that fails a sweeper does it. Sweepers also get the least urgent rows where there are too many.
         """
         insort(self._waiting, _Waiting(entry, copy_context()), key=lambda each: each.entry.place)
         self._dispatch_next()
         del self._waiting[_MAX_WAITING:]
-        if len(self._waiting) > outbox.FEW and _can_wait(self._waiting[-1].entry):
-            self._waiting.pop()
 
     async def sweep_forever(self) -> None:
         """Dispatch what is due, for ever; an error of the database is logged, and the next round tries again.
@@ -168,8 +163,6 @@ class Relay:
 
     def _dispatch_next(self) -> None:
         while self._waiting and len(self._under_way) < _AT_ONCE:
-            if len(self._under_way) >= _UNHURRIED_AT_ONCE and _can_wait(self._waiting[0].entry):
-                return
             first = self._waiting.pop(0)
             task = asyncio.create_task(self.dispatch(first.entry), context=first.context)
             self._under_way.add(task)
@@ -256,10 +249,6 @@ class Relay:
         except Exception as trouble:  # noqa: BLE001 -- the lease expires, or is given back
             self._held.add(entry.id)
             log.warning("postponing a dispatch failed", outbox_id=entry.id, error=type(trouble).__name__)
-
-
-def _can_wait(entry: outbox.OutboxEntry) -> bool:
-    return entry.needed_at > datetime.now(UTC) + outbox.UNHURRIED
 
 
 def _name(error: Exception) -> str:

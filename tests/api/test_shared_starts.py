@@ -4,7 +4,6 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -12,9 +11,8 @@ import pytest
 
 from api.row_queue import Writes
 from api.shared_starts import SharedStarts
-from db import outbox
 from db.fasting_sessions import fasts_of
-from dispatch.relay import _UNHURRIED_AT_ONCE, Relay
+from dispatch.relay import Relay
 from domain.problems import Quotas
 from operations.fasts import Order, Start
 from tests.stack import Stack, StackPlace, eventually, make_app, make_stack, uncommitted
@@ -57,30 +55,6 @@ async def test_one_that_others_hold_up_waits_alone(counted: Stack) -> None:
         await asyncio.gather(*(person.start_fast(due_in=3600) for person in quick))
         assert not waiting.done()
     await waiting
-
-
-async def test_of_many_that_can_wait_sweepers_get_all_but_a_few_and_what_is_needed_soon_goes_first(
-    counted: Stack,
-) -> None:
-    relay, now = Relay(counted.sessions, counted.temporal, 60.0), datetime.now(UTC)
-    needs = {uuid4(): now + timedelta(hours=9) for _ in range(40)} | {uuid4(): now for _ in range(10)}
-    async with counted.sessions.begin() as db:
-        planned = [replace(each, is_own=True) for each in outbox.owed(needs, now)]
-        entries = await outbox.add_all(db, outbox.FAST, planned)
-
-    for entry in entries:
-        relay.dispatch_soon(entry)
-
-    async def left() -> list[datetime]:
-        query = "SELECT needed_at FROM outbox WHERE subject_id = ANY(:ids)"
-        return [row.needed_at for row in await counted.rows(query, ids=list(needs))]
-
-    async def is_done() -> bool:
-        return len(await left()) == 40 - _UNHURRIED_AT_ONCE - outbox.FEW
-
-    await eventually(is_done)
-    assert min(await left()) > now
-    await relay.close()
 
 
 async def test_what_a_client_that_left_has_started_is_dispatched(counted: Stack) -> None:
