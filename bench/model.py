@@ -6,7 +6,7 @@
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 DAY, MONTH = 86_400, 30  # seconds, days
@@ -137,7 +137,7 @@ def _round(value: float) -> str:
     return f"{value:.2g}" if value < 100 else f"{value:.0f}"
 
 
-_LINES = {
+_LINES: dict[str, Callable[[Needs], str]] = {
     "starts a second, busiest hour": lambda each: _round(each.starts),
     "pushes due at one instant": lambda each: _round(each.burst),
     "API processes": lambda each: _round(each.api),
