@@ -73,7 +73,7 @@ MAX_HELD = 20_000  # armed sends per provider; each costs a few KB, and must exc
 _MISSED_AFTER = timedelta(seconds=5)  # a workflow task that waits for a killed worker goes to another one then
 _COLLECT_EVERY = 30.0  # seconds
 _COLLECT_PATIENCE = 120  # seconds of waiting for a quiet moment
-_CACHED_WORKFLOWS = 2_500  # more than are awake at once, about 60 KB each; other sleepers cost rows, not memory
+_CACHED_WORKFLOWS = 2_000  # more than are awake at once, about 60 KB each; other sleepers cost rows, not memory
 
 T = TypeVar("T")
 

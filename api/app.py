@@ -46,6 +46,7 @@ from api.preference_page.app import make_preference_page
 from api.preference_page.session import PageServices
 from api.preference_page.view import PATH as PREFERENCES
 from api.row_queue import LOCK_TIMEOUT, Writes
+from api.shared_starts import SharedStarts
 from api.streams.open_streams import DEFAULT_STREAM_LIMITS, OpenStreamLimits, OpenStreams
 from db.engine import make_engine, make_sessions
 from dispatch.client import UNMETERED, Metered, certificate_files, connect, watch
@@ -87,6 +88,8 @@ def create_app(
         sessions = make_sessions(engine)
         temporal = await connect(lazy=True, runtime=metered.runtime)
         relay = Relay(sessions, temporal, settings.arm_window)
+        writes = Writes(sessions, settings.database_pool_size, _quotas(limits))
+        starts = SharedStarts(writes, relay)
         streams = OpenStreams(sessions, database_url, stream_limits)
         exposition = expose(metrics.API, [CertificateExpiry(certificate_files())], metered.port)
         app.state.services = Services(
@@ -96,7 +99,8 @@ def create_app(
             sign_outs=Rate(parse(SIGN_OUTS)),
             running=running,
             readiness=ReadinessCheck(sessions),
-            writes=Writes(sessions, settings.database_pool_size, _quotas(limits)),
+            writes=writes,
+            starts=starts,
             relay=relay,
             app_ids=app_ids,
             streams=streams,
@@ -112,6 +116,7 @@ def create_app(
             yield
         for task in watching:
             task.cancel()
+        await starts.close()
         await relay.close()
         await engine.dispose()
 

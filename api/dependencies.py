@@ -20,6 +20,7 @@ from api.http.problems import ActForUser, Detail, Forbidden, ServiceUnavailable,
 from api.http.rates import Rate, Rates, RunningRequests
 from api.http.request_log import route_template
 from api.row_queue import Writes
+from api.shared_starts import SharedStarts
 from api.streams.open_streams import OpenStreams
 from db import erasures
 from db.engine import Sessions
@@ -118,6 +119,7 @@ class Services:
     running: RunningRequests
     readiness: ReadinessCheck
     writes: Writes
+    starts: SharedStarts
     relay: Relay
     app_ids: AppIds
     streams: OpenStreams

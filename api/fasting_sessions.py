@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from pydantic import AliasPath, BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import Database, Dispatch, Page, Paged, RowWrites, UserCaller, next_cursor
+from api.dependencies import AllServices, Database, Dispatch, Page, Paged, RowWrites, UserCaller, next_cursor
 from api.fields import Body, Instant, Labels, Out, ReminderMinutes
 from api.http.problem_types import responses
 from api.row_queue import Writes
@@ -24,6 +24,7 @@ from domain.reminders import ReminderState
 from domain.sessions import FastingSession, SessionStatus
 from operations import fasts
 from operations.fasts import CarriedOut, Change, Finish, Order, Start
+from telemetry import tracing
 
 user_router = APIRouter(prefix="/fasting-sessions", tags=["fasting sessions"])
 
@@ -91,8 +92,7 @@ async def start_fasting_session(
     session_id: UUID,
     body: StartIn,
     caller: UserCaller,
-    writes: RowWrites,
-    relay: Dispatch,
+    services: AllServices,
     response: Response,
 ) -> SessionOut:
     """Start a fast under an id that the caller chooses.
@@ -100,9 +100,16 @@ async def start_fasting_session(
     201: accepted. 200: the same fast was accepted before. 409: the id has other content, or the caller has too many
     active fasts. A fast whose end has passed does not count.
     """
-    accepted, answer = await _carry_out(
-        Order(caller.user_id, session_id, body.order()), writes, relay, *_rows_of_start(caller.user_id, body)
-    )
+    order = Order(caller.user_id, session_id, body.order(), tracing.traceparent())
+    started = await services.starts.start(order)
+    if started is None:  # somebody else holds what it needs
+        rows = _rows_of_start(caller.user_id, body)
+        accepted, answer = await _carry_out(order, services.writes, services.relay, *rows)
+    else:
+        accepted = started.carried_out
+        if started.entry is not None:
+            services.relay.dispatch_soon(started.entry)
+        answer = await _answer(accepted, services.sessions)
     if not accepted.is_new:
         response.status_code = 200
     return answer
@@ -178,7 +185,7 @@ async def _carry_out(order: Order, writes: Writes, relay: Relay, *rows: str) -> 
         if isinstance(accepted, DomainError):
             raise accepted
         if accepted.is_new:
-            return accepted, _shown(accepted.session, reminder_standings.of_new(accepted.session)), carried.entries
+            return accepted, _new(accepted.session), carried.entries
         [answer] = await _out(db, [accepted.session])
         return accepted, answer, carried.entries
 
@@ -186,6 +193,13 @@ async def _carry_out(order: Order, writes: Writes, relay: Relay, *rows: str) -> 
     for entry in entries:
         relay.dispatch_soon(entry)
     return accepted, answer
+
+
+async def _answer(accepted: CarriedOut, sessions: Sessions) -> SessionOut:
+    if accepted.is_new:
+        return _new(accepted.session)
+    async with sessions() as db:
+        return (await _out(db, [accepted.session]))[0]
 
 
 def _rows_of_start(user_id: str, body: StartIn) -> list[str]:
@@ -196,6 +210,10 @@ def _rows_of_start(user_id: str, body: StartIn) -> list[str]:
 async def _out(db: AsyncSession, sessions: Sequence[FastingSession]) -> list[SessionOut]:
     standings = await reminder_standings.of_sessions(db, sessions)
     return [_shown(session, standings[session.session_id]) for session in sessions]
+
+
+def _new(session: FastingSession) -> SessionOut:
+    return _shown(session, reminder_standings.of_new(session))
 
 
 def _shown(session: FastingSession, standings: Sequence[ReminderStanding]) -> SessionOut:

@@ -19,6 +19,7 @@ Answer = TypeVar("Answer")
 WITHIN = 8.0  # seconds; after that an answer is too late for a call to a provider
 LANES = 3  # parts of failed batches that run at a time, so that others still get a connection
 _SINGLY = 16  # asks that are repeated one by one at once; more are cut into parts first
+_STOPS_WITHIN = 1.0  # seconds
 _LOOKS = (0.0, 0.1, 0.2)  # seconds before each look at which asks would wait for a lock
 
 
@@ -71,6 +72,14 @@ class Batch(Generic[Ask, Answer]):
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._ask_in_parts([(ask, future)], 1)
         return await self._answer_of(future)
+
+    async def stop(self) -> None:
+        """Cancel what runs, and wait until its connections are free."""
+        running = set(self._running)
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running, timeout=_STOPS_WITHIN)
 
     async def _answer_of(self, future: asyncio.Future[Answer]) -> Answer:
         try:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import asyncpg
-from sqlalchemy import ARRAY, ColumnElement, Row, TextClause, any_, bindparam, event, func, select, text
+from sqlalchemy import ARRAY, ColumnElement, Row, Select, TextClause, any_, bindparam, event, func, select, text
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
@@ -204,6 +204,15 @@ def among(column: InstrumentedAttribute[T], values: Iterable[T]) -> ColumnElemen
     `column.in_()` writes a parameter per value, which costs milliseconds for a batch.
     """
     return column == any_(bindparam(None, list(values), type_=ARRAY(column.type)))
+
+
+def any_of_locked(column: InstrumentedAttribute[T], rows: Select[T]) -> ColumnElement[bool]:
+    """Compare with any of the values of a query that locks rows.
+
+    As an array it runs once. As a subquery of `IN` the planner may run it for each row, and each time it locks others,
+    beyond its limit.
+    """
+    return column == any_(func.array(rows.scalar_subquery(), type_=ARRAY(column.type)))
 
 
 def columns_of(rows: Collection[Any], *names: str) -> dict[str, list[Any]]:

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.engine import among, columns_of
+from db.engine import any_of_locked, columns_of
 from db.models.operations import ErasureRow
 
 LEASE = timedelta(seconds=60)  # a worker that died holds an erasure this long
@@ -56,12 +56,6 @@ async def running(db: AsyncSession, user_id: str) -> Erasure | None:
     return None if row is None else _shown(row)
 
 
-async def running_among(db: AsyncSession, user_ids: Collection[str]) -> set[str]:
-    """Give those of these users who are being erased now."""
-    found = await db.scalars(select(ErasureRow.user_id).where(among(ErasureRow.user_id, user_ids)))
-    return {user_id for user_id in found if user_id is not None}
-
-
 async def read(db: AsyncSession, erasure_id: UUID) -> Erasure | None:
     """Read an erasure."""
     row = await db.get(ErasureRow, erasure_id)
@@ -84,7 +78,7 @@ async def lease_due(db: AsyncSession) -> Erasing | None:
         .limit(1)
         .with_for_update(skip_locked=True)
     )
-    lease = update(ErasureRow).where(ErasureRow.id.in_(due.scalar_subquery())).values(next_attempt_at=now + LEASE)
+    lease = update(ErasureRow).where(any_of_locked(ErasureRow.id, due)).values(next_attempt_at=now + LEASE)
     taken = lease.returning(ErasureRow.id, ErasureRow.user_id, ErasureRow.attempts)
     row = (await db.execute(taken, execution_options=_BLIND)).one_or_none()
     if row is None:

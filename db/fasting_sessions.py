@@ -1,5 +1,6 @@
 """Fasting sessions: every change raises `rev` and enters the outbox, in one transaction."""
 
+import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -7,13 +8,13 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ARRAY, Select, Uuid, and_, bindparam, func, select, text, true, tuple_
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.selectable import ForUpdateArg
 
 from db import outbox, preferences
-from db.engine import among, hold_names, present_instant
+from db.engine import among, columns_of, present_instant
 from db.models.people import DeviceToken, FastingSessionRow, PreferencesRow
 from db.unreadable import EARLIEST, LATEST, Unreadable, addresses, log_unreadable, word
 from domain.preferences import Preferences
@@ -40,32 +41,64 @@ class FastWithPhones:
     devices: Sequence[DeviceToken]
 
 
-async def hold(db: AsyncSession, session_ids: Collection[UUID]) -> dict[UUID, StoredFast]:
-    """Read sessions, locked until the transaction ends."""
-    rows = await db.scalars(_each(session_ids, _ALONE), execution_options=_AFRESH)
-    return {row.id: StoredFast(_session(row), row.started_with) for row in rows}
+@dataclass(frozen=True, slots=True)
+class HeldFasts:
+    """What a transaction about some fasts begins with."""
+
+    fasts: dict[UUID, StoredFast]  # locked until the transaction ends
+    now: datetime  # by the database's clock, once they were locked
+    erased: set[str]  # those of their users who are being erased now
 
 
-async def unheld(db: AsyncSession, session_ids: Collection[UUID]) -> set[UUID]:
-    """Give those of these sessions that exist and are locked by others; lock the rest. Waits for no lock."""
-    free = {row.id for row in await db.scalars(_each(session_ids, _IF_FREE))}
-    return {row.id for row in await db.scalars(_each(session_ids))} - free
+async def hold(db: AsyncSession, session_ids: Collection[UUID], user_ids: Collection[str] = ()) -> HeldFasts:
+    """Read sessions, locked until the transaction ends, and which of these users are being erased."""
+    rows = (await db.execute(_HOLD, {"ids": sorted(session_ids), "user_ids": list(user_ids)})).all()
+    fasts = {row.id: StoredFast(_session(row), row.started_with) for row in rows if row.id is not None}
+    return HeldFasts(fasts, max(row.now for row in rows), set(rows[0].erased))
 
 
-async def start_all(db: AsyncSession, started: Collection[tuple[FastingSession, dict[str, Any]]]) -> set[UUID]:
-    """Insert new sessions, each with the request that started it; gives those whose id was not taken."""
-    rows = [_values(session) | {"id": session.session_id, "started_with": request} for session, request in started]
-    query = insert(FastingSessionRow).on_conflict_do_nothing().returning(FastingSessionRow.id)
-    return set(await db.scalars(query, rows)) if rows else set()
+async def free(db: AsyncSession, session_ids: Collection[UUID], names: Collection[str]) -> tuple[set[UUID], set[str]]:
+    """Lock those of these sessions and names that nobody holds; gives the sessions that others hold, and our names.
+
+    Waits for no lock.
+    """
+    row = (await db.execute(_FREE, {"ids": sorted(session_ids), "names": sorted(set(names))})).one()
+    return set(row.held_by_others), set(row.names)
 
 
-async def count_active(db: AsyncSession, user_ids: Collection[str]) -> dict[str, int]:
-    """Count users' active fasts, and hold off other counts until the transaction ends.
+async def start_all(
+    db: AsyncSession, started: Collection[tuple[FastingSession, dict[str, Any]]], dispatches: Collection[outbox.Owed]
+) -> tuple[set[UUID], list[outbox.OutboxEntry]]:
+    """Insert new sessions, each with the request that started it and its dispatch, in one statement.
+
+    Gives those whose id was not taken, and the dispatches that this process tries first.
+    """
+    if not started:
+        return set(), []
+    planned = {each.subject_id: each for each in dispatches}
+    rows = [_inserted(session, request, planned[session.session_id]) for session, request in started]
+    added = await db.execute(_START, {"kind": OUTBOX_KIND, "rows": json.dumps(rows)})
+    ids = {row.subject_id: row.id for row in added}
+    return set(ids), outbox.entries(OUTBOX_KIND, dispatches, ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a user's next fast depends on."""
+
+    active: int  # fasts
+    reminder_minutes: tuple[int, ...] | None  # as preferred; None: never set
+
+
+async def terms_of(db: AsyncSession, user_ids: Collection[str]) -> dict[str, Terms]:
+    """Read users' preferred minutes, and count their active fasts; `fasts_of` and `preferences.lock_of` are held.
 
     A fast whose end has passed does not count, even if its user has not ended it.
     """
-    await hold_names(db, [fasts_of(user_id) for user_id in user_ids])
-    return {row.user_id: row.active for row in await db.execute(_COUNT_ACTIVE, {"user_ids": list(user_ids)})}
+    return {
+        row.user_id: Terms(row.active, None if row.minutes is None else readable_minutes(row.minutes))
+        for row in await db.execute(_TERMS, {"user_ids": list(user_ids)})
+    }
 
 
 def fasts_of(user_id: str) -> str:
@@ -74,18 +107,22 @@ def fasts_of(user_id: str) -> str:
 
 
 async def change_all(db: AsyncSession, changed: Collection[FastingSession]) -> None:
-    """Store sessions that `hold` has read."""
+    """Store sessions that are locked."""
+    if not changed:
+        return
+    ids = [session.session_id for session in changed]
+    stored = await db.scalars(_each(ids))
+    rows = {row.id: row for row in stored}
     for session in changed:
-        row = await db.get_one(FastingSessionRow, session.session_id)
         for name, value in _values(session).items():
-            setattr(row, name, value)
+            setattr(rows[session.session_id], name, value)
     await db.flush()
 
 
 async def follow(db: AsyncSession, user_id: str, minutes: tuple[int, ...]) -> list[outbox.OutboxEntry]:
     """Give these reminder minutes to a user's fasts that follow the preferences; returns the outbox entries.
 
-    A start of such a fast waits meanwhile: see `preferences.held`.
+    A start of such a fast waits meanwhile: see `preferences.lock_of`.
     """
     query = _active(user_id).where(FastingSessionRow.follows_preferences).order_by(FastingSessionRow.id)
     following = _readable(await db.scalars(query.with_for_update().execution_options(populate_existing=True)))
@@ -98,7 +135,7 @@ async def follow(db: AsyncSession, user_id: str, minutes: tuple[int, ...]) -> li
     before = {each.session_id: each for each in following}
     await change_all(db, changed)
     needs = {each.session_id: needed_at(before[each.session_id], each, now) for each in changed}
-    return await outbox.add_all(db, OUTBOX_KIND, needs, now)
+    return await outbox.add_all(db, OUTBOX_KIND, outbox.owed(needs, now))
 
 
 async def active_of(db: AsyncSession, user_id: str, limit: int) -> Sequence[FastingSession]:
@@ -111,6 +148,26 @@ async def read(db: AsyncSession, session_id: UUID) -> FastingSession | None:
     """Read a session as it is now; raises Unreadable."""
     row = await db.get(FastingSessionRow, session_id, populate_existing=True)
     return None if row is None else _one(row)
+
+
+async def read_all(db: AsyncSession, session_ids: Collection[UUID]) -> dict[UUID, FastingSession | None]:
+    """Read sessions as they are now; None for one that this release cannot read."""
+    return {row.id: _session(row) for row in await db.execute(_READ, {"ids": list(session_ids)})}
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatched:
+    """What Temporal was told of a session."""
+
+    outbox_id: int
+    session_id: UUID
+    rev: int | None  # None: there was no such session
+
+
+async def settle_all(db: AsyncSession, dispatched: Collection[Dispatched]) -> set[int]:
+    """Delete rows of the outbox whose sessions are as Temporal was told; gives those that are."""
+    names = ("outbox_id", "session_id", "rev")
+    return set(await db.scalars(_SETTLE, columns_of(dispatched, *names)))
 
 
 async def read_with_phones(db: AsyncSession, session_id: UUID) -> FastWithPhones | None:
@@ -172,7 +229,7 @@ async def owned_by(
 
 
 _AFRESH = {"populate_existing": True}
-_ALONE, _SHARED, _IF_FREE = ForUpdateArg(), ForUpdateArg(read=True), ForUpdateArg(skip_locked=True)
+_SHARED = ForUpdateArg(read=True)
 
 
 def _each(session_ids: Iterable[UUID], lock: ForUpdateArg | None = None) -> Select[FastingSessionRow]:
@@ -198,12 +255,98 @@ def _active(user_id: str) -> Select[FastingSessionRow]:
     )
 
 
-_COUNT_ACTIVE = text("""
+# each with one look into the index, as `_each` says
+_COLUMNS = """id, user_id, started_at, ends_at, status, ended_at, reminder_minutes, scheduled_at, rev, late_minutes,
+               follows_preferences, labels, started_with"""
+_READ = text(f"""
+    SELECT found.*
+      FROM unnest(CAST(:ids AS uuid[])) AS asked (asked_id)
+     CROSS JOIN LATERAL (SELECT {_COLUMNS} FROM fasting_sessions WHERE id = asked_id LIMIT 1) AS found
+""").columns(labels=JSONB())  # noqa: S608
+_SETTLE = text("""
+    WITH told AS MATERIALIZED (
+        SELECT each.outbox_id
+          FROM unnest(CAST(:outbox_id AS bigint[]), CAST(:session_id AS uuid[]), CAST(:rev AS integer[]))
+               AS each (outbox_id, session_id, rev)
+          LEFT JOIN LATERAL (SELECT rev FROM fasting_sessions WHERE id = session_id LIMIT 1) AS s ON true
+         WHERE s.rev IS NOT DISTINCT FROM each.rev
+    ), settled AS (
+        DELETE FROM outbox WHERE id IN (SELECT outbox_id FROM told)
+    )
+    SELECT outbox_id FROM told
+""")
+_HOLD = text(f"""
+    WITH held AS MATERIALIZED (
+        SELECT found.*
+          FROM unnest(CAST(:ids AS uuid[])) AS asked (asked_id)
+         CROSS JOIN LATERAL (SELECT {_COLUMNS} FROM fasting_sessions WHERE id = asked_id LIMIT 1 FOR UPDATE) AS found
+    )
+    SELECT held.*, clock_timestamp() AS now,
+           ARRAY(SELECT e.user_id FROM erasures e WHERE e.user_id = ANY(CAST(:user_ids AS text[]))) AS erased
+      FROM (SELECT 1) AS one LEFT JOIN held ON true
+""").columns(labels=JSONB(), started_with=JSONB())  # noqa: S608
+_FREE = text("""
+    WITH ours AS MATERIALIZED (
+        SELECT id
+          FROM unnest(CAST(:ids AS uuid[])) AS asked (asked_id)
+         CROSS JOIN LATERAL (SELECT id FROM fasting_sessions WHERE id = asked_id LIMIT 1
+                                FOR UPDATE SKIP LOCKED) AS found
+    ), free AS MATERIALIZED (
+        SELECT name FROM unnest(CAST(:names AS text[])) AS each (name)
+         WHERE pg_try_advisory_xact_lock(hashtextextended(name, 0))
+    )
+    SELECT ARRAY(SELECT id
+                   FROM unnest(CAST(:ids AS uuid[])) AS asked (asked_id)
+                  CROSS JOIN LATERAL (SELECT id FROM fasting_sessions WHERE id = asked_id LIMIT 1) AS found
+                 EXCEPT SELECT id FROM ours) AS held_by_others,
+           ARRAY(SELECT name FROM free) AS names
+""")
+_START = text(f"""
+    WITH asked AS MATERIALIZED (
+        SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS each (
+            id uuid, user_id text, started_at timestamptz, ends_at timestamptz, status text, ended_at timestamptz,
+            reminder_minutes integer[], scheduled_at timestamptz, rev integer, late_minutes integer[],
+            follows_preferences boolean, labels jsonb, started_with jsonb,
+            next_attempt_at timestamptz, needed_at timestamptz, traceparent text)
+    ), started AS (
+        INSERT INTO fasting_sessions ({_COLUMNS})
+        SELECT {_COLUMNS}
+          FROM asked
+            ON CONFLICT DO NOTHING
+        RETURNING id
+    )
+    INSERT INTO outbox (subject_kind, subject_id, next_attempt_at, needed_at, traceparent)
+    SELECT CAST(:kind AS text), id, next_attempt_at, needed_at, traceparent FROM asked JOIN started USING (id)
+    RETURNING id, subject_id
+""")  # noqa: S608
+_TERMS = text("""
     SELECT asked.user_id,
            (SELECT count(*) FROM fasting_sessions s
-             WHERE s.user_id = asked.user_id AND s.status = 'active' AND s.ends_at > statement_timestamp()) AS active
+             WHERE s.user_id = asked.user_id AND s.status = 'active' AND s.ends_at > statement_timestamp()) AS active,
+           (SELECT p.reminder_minutes FROM preferences p WHERE p.user_id = asked.user_id) AS minutes
       FROM (SELECT DISTINCT user_id FROM unnest(CAST(:user_ids AS text[])) AS each (user_id)) AS asked
 """)  # user by user: else a planner without statistics reads all active fasts
+
+
+def _inserted(session: FastingSession, request: dict[str, Any], dispatch: outbox.Owed) -> dict[str, Any]:
+    return {
+        "id": str(session.session_id),
+        "user_id": session.user_id,
+        "started_at": session.started_at.isoformat(),
+        "ends_at": session.ends_at.isoformat(),
+        "status": session.status.value,
+        "ended_at": None if session.ended_at is None else session.ended_at.isoformat(),
+        "reminder_minutes": session.reminder_minutes,
+        "scheduled_at": session.scheduled_at.isoformat(),
+        "rev": session.rev,
+        "late_minutes": session.late_minutes,
+        "follows_preferences": session.follows_preferences,
+        "labels": dict(session.labels),
+        "started_with": request,
+        "next_attempt_at": dispatch.next_attempt_at.isoformat(),
+        "needed_at": dispatch.needed_at.isoformat(),
+        "traceparent": dispatch.traceparent,
+    }
 
 
 def _values(session: FastingSession) -> dict[str, Any]:
@@ -221,7 +364,7 @@ def _readable(rows: Iterable[FastingSessionRow]) -> list[FastingSession]:
     return [session for row in rows if (session := _session(row)) is not None]
 
 
-def _session(row: FastingSessionRow) -> FastingSession | None:
+def _session(row: Any) -> FastingSession | None:  # noqa: ANN401 -- of the table, or of a query with its columns
     status = word(SessionStatus, row.status, "fasting_sessions.status")
     if status is None:
         return None

@@ -8,12 +8,13 @@ import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, func, insert, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.engine import among
+from db.engine import among, any_of_locked, columns_of
 from db.models.pushes import OutboxRow
 from domain.housekeeping import AHEAD
 from telemetry import tracing
@@ -63,32 +64,51 @@ async def add(db: AsyncSession, subject_kind: str, subject_id: UUID, needed_at: 
     return OutboxEntry(row.id, subject_kind, subject_id, 1, traceparent, row.needed_at)
 
 
-async def add_all(
-    db: AsyncSession, subject_kind: str, needs: Mapping[UUID, datetime], now: datetime
-) -> list[OutboxEntry]:
-    """Add dispatches, each with the instant at which Temporal has to know; gives those that this process tries first.
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """A dispatch of a fast that is to be added."""
 
-    Of many, that are those needed soon. Sweepers dispatch the others, without haste.
+    subject_id: UUID
+    needed_at: datetime
+    next_attempt_at: datetime
+    traceparent: str | None
+    is_own: bool  # this process tries it first
+
+    def entry(self, subject_kind: str, outbox_id: int) -> OutboxEntry:
+        """Give the entry of the row that was added under this id."""
+        return OutboxEntry(outbox_id, subject_kind, self.subject_id, 1, self.traceparent, self.needed_at)
+
+
+def owed(
+    needs: Mapping[UUID, datetime], now: datetime, traceparents: Mapping[UUID, str | None] = MappingProxyType({})
+) -> list[Owed]:
+    """Plan dispatches, each with the instant at which Temporal has to know.
+
+    Of many, this process tries those first that are needed soon. Sweepers dispatch the others, without haste.
+    `traceparents`: of the requests that need them; without one it is the present request.
     """
-    traceparent = tracing.traceparent()
-    own = {each for each, needed_at in needs.items() if len(needs) <= FEW or needed_at <= now + SOON}
-    rows = [
-        {
-            "subject_kind": subject_kind,
-            "subject_id": subject_id,
-            "next_attempt_at": now + GRACE if subject_id in own else now,
-            "needed_at": needed_at,
-            "traceparent": traceparent,
-        }
-        for subject_id, needed_at in needs.items()
-    ]
-    if not rows:
+    few, present = len(needs) <= FEW, tracing.traceparent()
+    planned = []
+    for subject_id, needed_at in needs.items():
+        is_own = few or needed_at <= now + SOON
+        traceparent = traceparents.get(subject_id) or present
+        planned.append(Owed(subject_id, needed_at, now + GRACE if is_own else now, traceparent, is_own))
+    return planned
+
+
+async def add_all(db: AsyncSession, subject_kind: str, dispatches: Collection[Owed]) -> list[OutboxEntry]:
+    """Add dispatches; gives those that this process tries first."""
+    if not dispatches:
         return []
-    added = insert(OutboxRow).returning(OutboxRow.id, OutboxRow.subject_id, OutboxRow.needed_at)
+    names = ("subject_id", "next_attempt_at", "needed_at", "traceparent")
+    added = await db.execute(_ADD, {"subject_kind": subject_kind, **columns_of(dispatches, *names)})
+    return entries(subject_kind, dispatches, {row.subject_id: row.id for row in added})
+
+
+def entries(subject_kind: str, dispatches: Iterable[Owed], ids: Mapping[UUID, int]) -> list[OutboxEntry]:
+    """Give those of these dispatches that were added, under which ids, and that this process tries first."""
     return [
-        OutboxEntry(row.id, subject_kind, row.subject_id, 1, traceparent, row.needed_at)
-        for row in await db.execute(added, rows)
-        if row.subject_id in own
+        each.entry(subject_kind, ids[each.subject_id]) for each in dispatches if each.is_own and each.subject_id in ids
     ]
 
 
@@ -152,7 +172,7 @@ async def postpone(db: AsyncSession, outbox_id: int, attempts: int, error: str) 
 
 async def _change(db: AsyncSession, which: ColumnElement[bool], **values: ColumnElement[datetime]) -> None:
     free = select(OutboxRow.id).where(which).order_by(OutboxRow.id).with_for_update(skip_locked=True)
-    query = update(OutboxRow).where(OutboxRow.id.in_(free.scalar_subquery())).values(**values)
+    query = update(OutboxRow).where(any_of_locked(OutboxRow.id, free)).values(**values)
     await db.execute(query, execution_options={"synchronize_session": False})
 
 
@@ -167,7 +187,7 @@ async def _lease(db: AsyncSession, lane: ColumnElement[bool], limit: int) -> lis
     )
     lease = (
         update(OutboxRow)
-        .where(OutboxRow.id.in_(due.scalar_subquery()))
+        .where(any_of_locked(OutboxRow.id, due))
         .values(next_attempt_at=now + LEASE, attempts=func.least(OutboxRow.attempts, _MAX_COUNTED - 1) + 1)
         .returning(
             OutboxRow.id,
@@ -184,3 +204,12 @@ async def _lease(db: AsyncSession, lane: ColumnElement[bool], limit: int) -> lis
 # written out, so that the planner sees that the index of the lane serves
 _CAN_WAIT = OutboxRow.needed_at > func.statement_timestamp() + UNHURRIED
 _IS_FAST = OutboxRow.subject_kind == bindparam(None, FAST, literal_execute=True)
+
+_ADD = text("""
+    INSERT INTO outbox (subject_kind, subject_id, next_attempt_at, needed_at, traceparent)
+    SELECT CAST(:subject_kind AS text), subject_id, next_attempt_at, needed_at, traceparent
+      FROM unnest(CAST(:subject_id AS uuid[]), CAST(:next_attempt_at AS timestamptz[]),
+                  CAST(:needed_at AS timestamptz[]), CAST(:traceparent AS text[]))
+           AS owed (subject_id, next_attempt_at, needed_at, traceparent)
+    RETURNING id, subject_id
+""")

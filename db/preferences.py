@@ -39,14 +39,8 @@ async def of_rows(db: AsyncSession, rows: Iterable[PreferencesRow]) -> dict[str,
     return stored
 
 
-async def held(db: AsyncSession, user_ids: Collection[str]) -> dict[str, Preferences]:
-    """Read people's preferences, and hold off changes until the transaction ends."""
-    await hold_names(db, [lock_of(user_id) for user_id in user_ids])
-    return {user_id: Preferences() for user_id in user_ids} | await of_users(db, user_ids)
-
-
 def lock_of(user_id: str) -> str:
-    """Name the lock of a person's preferences."""
+    """Name the lock of a person's preferences: who holds it can start a fast that follows them, or change them."""
     return f"preferences/{user_id}"
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from db import events, log
-from db.engine import is_contended
+from db.engine import any_of_locked, is_contended
 from db.models.operations import ConsoleCode, ConsoleSession, PreferenceCode, PreferenceSession
 from db.models.people import Presence
 from db.workers import KEPT
@@ -91,7 +91,8 @@ async def _expired(
 ) -> Purged:
     """Delete what expired an hour ago."""
     old = select(key).where(expires_at < func.statement_timestamp() - _A_WHILE).limit(_BATCH)
-    removal = delete(key.class_).where(key.in_(old.with_for_update(skip_locked=True).scalar_subquery())).returning(key)
+    old = old.with_for_update(skip_locked=True)
+    removal = delete(key.class_).where(any_of_locked(key, old)).returning(key)
     count = len((await db.scalars(removal, execution_options={"synchronize_session": False})).all())
     return Purged(count, is_all=count < _BATCH)
 

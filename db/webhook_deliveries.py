@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import events, webhooks
 from db.counting import once_committed
-from db.engine import among, columns_of, present_instant
+from db.engine import among, any_of_locked, columns_of, present_instant
 from db.models.events import EventRow, WebhookDelivery, WebhookRow
 from domain.events import UserEvent
 from domain.webhooks import (
@@ -169,9 +169,10 @@ async def redrive(db: AsyncSession, webhook_id: UUID, delivery_ids: Collection[U
     if delivery_ids is not None:
         dead = dead.where(among(WebhookDelivery.id, delivery_ids))
     some = dead.order_by(WebhookDelivery.created_at, WebhookDelivery.id).limit(MAX_REDRIVEN)
+    some = some.with_for_update(of=WebhookDelivery, skip_locked=True)
     query = (
         update(WebhookDelivery)
-        .where(WebhookDelivery.id.in_(some.with_for_update(of=WebhookDelivery, skip_locked=True).scalar_subquery()))
+        .where(any_of_locked(WebhookDelivery.id, some))
         .values(
             state=DeliveryState.PENDING,
             attempts=0,

@@ -19,7 +19,10 @@ from temporalio.service import RPCError
 from activities.handoff import HandoffState
 from activities.reminders import SessionState
 from db import fasting_sessions, handoffs, messages, outbox, webhooks
+from db.batch import Batch
 from db.engine import Sessions
+from db.fasting_sessions import Dispatched
+from db.unreadable import Unreadable
 from dispatch import starts
 from domain.reminders import arm_seconds, upcoming
 from domain.sessions import FastingSession
@@ -63,6 +66,8 @@ class Relay:
         self._at_once = asyncio.Semaphore(_AT_ONCE)
         self._waiting: list[_Waiting] = []  # soonest needed first
         self._under_way: set[asyncio.Task[None]] = set()
+        self._reads = Batch(self._read_all)
+        self._settles = Batch(self._settle_all)
         self._held: set[int] = set()  # leased rows that we could not give back, because the database was away
 
     def dispatch_soon(self, entry: outbox.OutboxEntry) -> None:
@@ -99,6 +104,7 @@ class Relay:
         finally:
             for task in under_way:
                 task.cancel()
+            await self._stop_batches()
 
     async def sweep(self) -> int:
         """Dispatch the rows that are due; returns how many there were."""
@@ -140,6 +146,11 @@ class Relay:
         self._waiting.clear()  # these rows stay; a sweeper dispatches them
         for task in self._under_way:
             task.cancel()
+        await self._stop_batches()
+
+    async def _stop_batches(self) -> None:
+        await self._reads.stop()
+        await self._settles.stop()
 
     async def _lease(self, most: int, unhurried: int | None) -> Sequence[outbox.OutboxEntry]:
         held = frozenset(self._held)
@@ -166,13 +177,12 @@ class Relay:
         with tracing.span(f"dispatch {entry.subject_kind}", tracing.Kind.PRODUCER, parent, {}):
             async with asyncio.timeout(_DISPATCH_TIMEOUT):
                 await self._bring_up_to_date(entry)
-        async with self._sessions.begin() as db:
-            await outbox.settle(db, entry.id)
 
     async def _bring_up_to_date(self, entry: outbox.OutboxEntry) -> None:
         match entry.subject_kind:
             case fasting_sessions.OUTBOX_KIND:
-                await self._remind_as(entry.subject_id)
+                await self._remind_as(entry)
+                return
             case messages.OUTBOX_KIND:
                 await self._hand_off(entry.subject_id)
             case redrives.OUTBOX_KIND:
@@ -183,17 +193,31 @@ class Relay:
                 await self._follow(entry.subject_id)
             case unknown:  # a newer release wrote it and will dispatch it
                 raise LookupError(unknown)
+        async with self._sessions.begin() as db:
+            await outbox.settle(db, entry.id)
 
-    async def _remind_as(self, session_id: UUID) -> None:
+    async def _remind_as(self, entry: outbox.OutboxEntry) -> None:
         """Repeat until the session has not changed meanwhile, so that a slow dispatch leaves no old state."""
-        dispatched_rev = None
-        while (session := await self._read(session_id)) is not None and session.rev != dispatched_rev:
-            await starts.remind_as(self._client, self.state_of(session))
-            dispatched_rev = session.rev
+        is_settled = False
+        while not is_settled:
+            session = await self._reads.ask(entry.subject_id)
+            if session is not None:
+                await starts.remind_as(self._client, self.state_of(session))
+            told = Dispatched(entry.id, entry.subject_id, None if session is None else session.rev)
+            is_settled = await self._settles.ask(told)
 
-    async def _read(self, session_id: UUID) -> FastingSession | None:
+    async def _read_all(self, session_ids: Sequence[UUID]) -> Sequence[FastingSession | Exception | None]:
         async with self._sessions() as db:
-            return await fasting_sessions.read(db, session_id)
+            read = await fasting_sessions.read_all(db, set(session_ids))
+        return [
+            Unreadable("fasting session") if each in read and read[each] is None else read.get(each)
+            for each in session_ids
+        ]
+
+    async def _settle_all(self, dispatched: Sequence[Dispatched]) -> Sequence[bool]:
+        async with self._sessions.begin() as db:
+            settled = await fasting_sessions.settle_all(db, dispatched)
+        return [each.outbox_id in settled for each in dispatched]
 
     async def _hand_off(self, message_id: UUID) -> None:
         async with self._sessions() as db:

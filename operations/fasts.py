@@ -1,5 +1,6 @@
 """Fasts: start, change and finish any number of them in one transaction. One that may not is refused alone."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -8,11 +9,12 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import erasures, fasting_sessions, outbox, preferences
-from db.engine import free_names, present_instant
-from db.fasting_sessions import StoredFast
+from db import fasting_sessions, outbox, preferences
+from db.engine import hold_names
+from db.fasting_sessions import StoredFast, Terms
 from db.outbox import OutboxEntry
 from db.unreadable import Unreadable
+from domain.preferences import Preferences
 from domain.problems import Conflict, DomainError, NotFound, being_erased, too_many_fasts
 from domain.reminders import needed_at, rescheduled
 from domain.sessions import FIRST_REV, FastingSession, SessionStatus, already_finished, check_times, finished_status
@@ -51,6 +53,7 @@ class Order:
     user_id: str
     session_id: UUID
     what: Start | Change | Finish
+    traceparent: str | None = None  # of its request; None: the present one
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +80,9 @@ async def free(db: AsyncSession, orders: Collection[Order], most: int | None) ->
     needed: dict[UUID, set[str]] = {order.session_id: set() for order in orders}
     for order in orders:
         needed[order.session_id] |= _names(order, most)
-    names = await free_names(db, {name for of_one in needed.values() for name in of_one})
-    held_by_others = await fasting_sessions.unheld(db, needed.keys())
-    return {each for each, of_one in needed.items() if of_one <= names} - held_by_others
+    wanted = {name for of_one in needed.values() for name in of_one}
+    held_by_others, ours = await fasting_sessions.free(db, needed, wanted)
+    return {each for each, of_one in needed.items() if of_one <= ours} - held_by_others
 
 
 def _names(order: Order, most: int | None) -> set[str]:
@@ -103,13 +106,17 @@ async def carry_out(db: AsyncSession, orders: Sequence[Order], most: int | None)
         return Carried([], [])
     batch = await _Batch.read(db, orders, most)
     answers = [batch.answer(order) for order in orders]
-    started = [(each, batch.requests[each.session_id]) for each in batch.changed() if each.session_id not in batch.held]
-    stored = await fasting_sessions.start_all(db, started)
-    taken = {each.session_id for each, _ in started} - stored  # by other requests, a moment ago
-    changed = [each for each in batch.changed() if each.session_id not in taken]
-    await fasting_sessions.change_all(db, [each for each in changed if each.session_id in batch.held])
+    changed = batch.changed()
     needs = {each.session_id: needed_at(batch.before(each.session_id), each, batch.now) for each in changed}
-    entries = await outbox.add_all(db, fasting_sessions.OUTBOX_KIND, needs, batch.now)
+    dispatches = outbox.owed(needs, batch.now, {order.session_id: order.traceparent for order in orders})
+    started = [(each, batch.requests[each.session_id]) for each in changed if each.session_id not in batch.held]
+    new = {each.session_id for each, _ in started}
+    of_new = [each for each in dispatches if each.subject_id in new]
+    stored, entries = await fasting_sessions.start_all(db, started, of_new)
+    await fasting_sessions.change_all(db, [each for each in changed if each.session_id not in new])
+    of_changed = [each for each in dispatches if each.subject_id not in new]
+    entries += await outbox.add_all(db, fasting_sessions.OUTBOX_KIND, of_changed)
+    taken = new - stored  # by other requests, a moment ago
     if taken:
         places = [place for place, order in enumerate(orders) if order.session_id in taken]
         again = await carry_out(db, [orders[place] for place in places], most)
@@ -135,26 +142,33 @@ class _Batch:
     @classmethod
     async def read(cls, db: AsyncSession, orders: Sequence[Order], most: int | None) -> "_Batch":
         """Read and lock what the orders need: rows first, as each transaction that locks several of these does."""
-        ids = {order.session_id for order in orders}
-        erased = await erasures.running_among(db, {order.user_id for order in orders})
-        held = await fasting_sessions.hold(db, ids)
-        now = await present_instant(db)
-        starts = [order for order in orders if isinstance(order.what, Start) and order.session_id not in held]
+        ids, user_ids = {order.session_id for order in orders}, {order.user_id for order in orders}
+        held = await fasting_sessions.hold(db, ids, user_ids)
+        fasts, now = held.fasts, held.now
+        starts = [order for order in orders if isinstance(order.what, Start) and order.session_id not in fasts]
         following = {
             order.user_id for order in starts if isinstance(order.what, Start) and order.what.reminder_minutes is None
         }
-        preferred = await preferences.held(db, following) if following else {}
-        counted = {order.user_id for order in starts} | {
-            order.user_id for order in orders if _may_reactivate(order, held.get(order.session_id), now)
-        }
-        counts: dict[str, int] = {}
-        if most is not None and counted:
-            counts = await fasting_sessions.count_active(db, counted)
-            if missing := {order.session_id for order in starts}:  # or started while this waited for the count
-                held |= await fasting_sessions.hold(db, missing)
-        minutes = {user_id: each.reminder_minutes for user_id, each in preferred.items()}
-        sessions = {each: stored.session for each, stored in held.items() if stored.session is not None}
-        return cls(now, most, erased, held, minutes, counts, sessions)
+        counted: set[str] = set()
+        if most is not None:
+            counted = {order.user_id for order in starts} | {
+                order.user_id for order in orders if _may_reactivate(order, fasts.get(order.session_id), now)
+            }
+        terms: dict[str, Terms] = {}
+        if following | counted:
+            await hold_names(db, _locks(counted, following))
+            terms = await fasting_sessions.terms_of(db, following | counted)
+        wanted = Counter(order.user_id for order in starts)
+        if most is not None and (full := {each for each in wanted if terms[each].active + wanted[each] > most}):
+            # a repeat may have been started while this waited, and counts already
+            missing = {order.session_id for order in starts if order.user_id in full}
+            fasts |= (await fasting_sessions.hold(db, missing)).fasts
+        default = Preferences().reminder_minutes
+        preferred = {each: terms[each].reminder_minutes for each in following}
+        minutes = {each: default if found is None else found for each, found in preferred.items()}
+        counts = {each: terms[each].active for each in counted}
+        sessions = {each: stored.session for each, stored in fasts.items() if stored.session is not None}
+        return cls(now, most, held.erased, fasts, minutes, counts, sessions)
 
     def before(self, session_id: UUID) -> FastingSession | None:
         """Give a session as it is stored; None for a new one."""
@@ -254,6 +268,11 @@ class _Batch:
         if self.counts.get(user_id, 0) >= self.most:
             raise too_many_fasts(self.most)
         self.counts[user_id] = self.counts.get(user_id, 0) + 1
+
+
+def _locks(counted: Collection[str], following: Collection[str]) -> list[str]:
+    """Name what holds off other counts, and changes of the preferences that a new fast follows."""
+    return [*map(fasting_sessions.fasts_of, counted), *map(preferences.lock_of, following)]
 
 
 def _may_reactivate(order: Order, stored: StoredFast | None, now: datetime) -> bool:

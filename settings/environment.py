@@ -6,6 +6,7 @@ see `temporalio.envconfig`.
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal, Self
@@ -108,6 +109,7 @@ class AppSettings(_Section):
 
 
 ANY_AUDIENCE = "*"
+_KEY_PAIR = re.compile(r"-----BEGIN |ssh-|ecdsa-sha2-|sk-(ssh|ecdsa)-")  # a public one is known to everybody
 
 
 class AuthSettings(_Section):
@@ -133,6 +135,8 @@ class AuthSettings(_Section):
             )
         if self.jwt_secret is not None and len(self.jwt_secret.get_secret_value().encode()) < 32:
             raise ValueError("AUTH_JWT_SECRET must have at least 32 bytes")
+        if self.jwt_secret is not None and _KEY_PAIR.match(self.jwt_secret.get_secret_value().strip()):
+            raise ValueError("AUTH_JWT_SECRET is a key of a pair, which is no secret of both sides: set AUTH_JWKS_URL")
         if self.jwks_url is not None and self.audience is None:
             raise ValueError(
                 "AUTH_AUDIENCE is not set: name the `aud` of your tokens, "

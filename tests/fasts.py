@@ -11,17 +11,16 @@ from domain.sessions import FastingSession
 
 async def start(db: AsyncSession, session: FastingSession) -> None:
     """Store a new session, and its row of the outbox."""
-    assert await fasting_sessions.start_all(db, [(session, {})]) == {session.session_id}
-    await _note(db, None, session, session.scheduled_at)
+    stored, _ = await fasting_sessions.start_all(db, [(session, {})], _owed(None, session, session.scheduled_at))
+    assert stored == {session.session_id}
 
 
 async def change(db: AsyncSession, session: FastingSession, now: datetime) -> None:
     """Store a changed session, and its row of the outbox."""
-    before = (await fasting_sessions.hold(db, [session.session_id]))[session.session_id].session
+    before = (await fasting_sessions.hold(db, [session.session_id])).fasts[session.session_id].session
     await fasting_sessions.change_all(db, [session])
-    await _note(db, before, session, now)
+    await outbox.add_all(db, fasting_sessions.OUTBOX_KIND, _owed(before, session, now))
 
 
-async def _note(db: AsyncSession, before: FastingSession | None, after: FastingSession, now: datetime) -> None:
-    needs = {after.session_id: needed_at(before, after, now)}
-    await outbox.add_all(db, fasting_sessions.OUTBOX_KIND, needs, now)
+def _owed(before: FastingSession | None, after: FastingSession, now: datetime) -> list[outbox.Owed]:
+    return outbox.owed({after.session_id: needed_at(before, after, now)}, now)

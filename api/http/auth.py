@@ -1,6 +1,7 @@
 """Authentication: bearer tokens, which are API keys, or JWTs checked against a shared secret or a key set."""
 
 import asyncio
+import base64
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -222,10 +223,12 @@ class _Secret:
     algorithms: Sequence[str] = ("HS256",)
 
     def __init__(self, secret: str) -> None:
-        self._secret = secret
+        jwt.get_algorithm_by_name("HS256").prepare_key(secret)  # raises for a public key
+        octets = base64.urlsafe_b64encode(secret.encode()).decode()
+        self._key = jwt.PyJWK({"kty": "oct", "k": octets}, "HS256")  # prepared once, not for each token
 
-    async def key(self, _: str) -> str:
-        return self._secret
+    async def key(self, _: str) -> jwt.PyJWK:
+        return self._key
 
 
 def _keys(settings: AuthSettings) -> _Keys | None:

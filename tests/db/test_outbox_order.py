@@ -223,3 +223,19 @@ async def _change(sessions: Sessions, session_id: UUID, *, ends_in: timedelta | 
 async def _grace_is_over(sessions: Sessions) -> None:
     async with sessions.begin() as db:
         await db.execute(text("UPDATE outbox SET next_attempt_at = now() - interval '1 second'"))
+
+
+async def test_no_more_rows_are_leased_than_asked_for_whatever_the_planner_does(sessions: Sessions) -> None:
+    """As a subquery of `IN`, the rows to lease were looked for again for each row, beyond their limit."""
+    rows = (
+        "INSERT INTO outbox (subject_kind, subject_id, next_attempt_at, needed_at) SELECT 'fasting_session',"
+        " gen_random_uuid(), now() - interval '1 s', now() + interval '15 h' FROM generate_series(1, 60)"
+    )
+    async with sessions.begin() as db:
+        await db.execute(text(rows))
+        for way in ("hashagg", "hashjoin", "mergejoin", "material", "sort"):
+            await db.execute(text(f"SET LOCAL enable_{way} = off"))
+
+        leased = await outbox.lease_due(db, 200, 20)
+
+    assert len(leased) == 20

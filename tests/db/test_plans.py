@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import fasting_sessions
 from db.device_token_imports import DeviceRequest, register_all
 from db.device_tokens import Registration
+from db.fasting_sessions import Dispatched
 from domain.push import Environment, Provider
 from tests.stack import Stack
 
@@ -34,9 +35,11 @@ async def test_fasts_are_held_one_by_one(stack: Stack) -> None:
 
         for _ in range(PLANNED_AFTER + 2):
             ids = [uuid4() for _ in range(125)]
-            await fasting_sessions.unheld(db, ids)
+            await fasting_sessions.free(db, ids, [])
             await fasting_sessions.hold(db, ids)
             await fasting_sessions.shared(db, ids)
+            await fasting_sessions.read_all(db, ids)
+            await fasting_sessions.settle_all(db, [Dispatched(0, each, 1) for each in ids])
 
         assert await times_read_whole(db, "fasting_sessions") == before
 

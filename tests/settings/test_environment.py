@@ -205,6 +205,10 @@ HTTPS = "must be an https:// address (http:// only on this machine)."
         ({"AUTH_ISSUER": "https://id.example"}, CLAIMS),
         ({"AUTH_JWT_SECRET": SECRET, "AUTH_JWKS_URL": "https://id.example/keys"}, ONLY_ONE),
         ({"AUTH_JWT_SECRET": "short"}, "AUTH_JWT_SECRET must have at least 32 bytes."),
+        (
+            {"AUTH_JWT_SECRET": "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE"},
+            "AUTH_JWT_SECRET is a key of a pair, which is no secret of both sides: set AUTH_JWKS_URL.",
+        ),
         ({"AUTH_JWKS_URL": "http://id.example/keys"}, f"AUTH_JWKS_URL: {HTTPS}"),
         ({"AUTH_JWKS_URL": "http://127.0.0.1.evil.example/keys"}, f"AUTH_JWKS_URL: {HTTPS}"),
         ({"AUTH_JWKS_URL": "http://localhost@evil.example/keys"}, f"AUTH_JWKS_URL: {HTTPS}"),
