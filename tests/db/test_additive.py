@@ -62,14 +62,14 @@ def faults(before: Schema, after: Schema) -> Iterator[str]:
     for (table, name), now in after.columns.items():
         if table in tables and (table, name) not in before.columns and not (now.nullable or now.filled):
             yield f"{table}.{name} is asked for, and the release before has no such"
-    for (table, name), asked in after.narrowing.items():
-        if table in tables and before.narrowing.get((table, name)) != asked and (table, name) not in _LOOSENED:
+    for (table, name), definition in after.narrowing.items():
+        if table in tables and before.narrowing.get((table, name)) != definition and (table, name) not in _LOOSENED:
             yield f"{table} asks for more: {name}"
 
 
 def _schema(connection: Connection) -> Schema:
     columns = {(table, name): Column(*how) for table, name, *how in connection.execute(_COLUMNS)}
-    return Schema(columns, {(table, name): asked for table, name, asked in connection.execute(_NARROWING)})
+    return Schema(columns, {(table, name): definition for table, name, definition in connection.execute(_NARROWING)})
 
 
 async def _schema_of(engine: AsyncEngine) -> Schema:

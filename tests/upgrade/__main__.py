@@ -192,10 +192,10 @@ class Rehearsal:
         stack = self.new.stack
 
         async def nothing_is_left() -> bool:
-            owed = await stack.rows("SELECT 1 FROM outbox LIMIT 1")
+            waiting = await stack.rows("SELECT 1 FROM outbox LIMIT 1")
             running = await stack.temporal.count_workflows(f"ExecutionStatus = 'Running' AND {_WORKED_ON}")
             ahead = max((at for each in self.people.awaited for at in each.due), default=0.0)
-            return not owed and not running.count and ahead < time.time()
+            return not waiting and not running.count and ahead < time.time()
 
         try:
             await eventually(nothing_is_left, within=100)
@@ -264,8 +264,8 @@ class Rehearsal:
     async def _replay(self) -> None:
         """Replay this code's recorded histories with the last release's code, as far as their workflows were open."""
         histories = ROOT / "tests" / "histories"
-        told = await self.old.run(str(Path(__file__).with_name("replay.py")), str(histories))
-        replayed: dict[str, str | None] = json.loads(told.splitlines()[-1])
+        printed = await self.old.run(str(Path(__file__).with_name("replay.py")), str(histories))
+        replayed: dict[str, str | None] = json.loads(printed.splitlines()[-1])
         kinds = {each.stem: _kind(each) for each in histories.glob("*.json")}
         broken = {name: error for name, error in replayed.items() if error}
         excused = [name for name in broken if kinds[name] in _EXCUSED]
