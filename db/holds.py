@@ -19,11 +19,16 @@ from domain.push import Environment, PlannedSend, Provider
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """What is to be taken over: of these kinds and providers, held by these workers, or by such as left long ago."""
+    """What is to be taken over: of these kinds and providers, held by these workers, or by such as left long ago.
+
+    With `unheld_for` also what nobody holds or calls so many seconds after it was due: a worker was killed between
+    the moment when Temporal gave it the send and the moment when it recorded that, or nobody was given it.
+    """
 
     workers: Collection[UUID]
     kinds: Collection[Kind]
     providers: Collection[Provider]
+    unheld_for: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,7 @@ def _values(lost: Lost) -> dict[str, object]:
         "kinds": list(lost.kinds),
         "providers": list(lost.providers),
         "environments": list(Environment),
+        "unheld_for": lost.unheld_for,
     }
 
 
@@ -80,15 +86,18 @@ async def _commit_each(db: AsyncSession) -> None:
 
 
 # An endless instant would break arithmetic.
-_DUE = f"greatest(t.due_at, t.next_attempt_at, CAST('{EARLIEST:%Y-%m-%d}+00' AS timestamptz))"
+_DUE = f"greatest(t.due_at, t.next_attempt_at, t.again_at, CAST('{EARLIEST:%Y-%m-%d}+00' AS timestamptz))"
+_UNHELD_FOR = "CAST(:unheld_for AS float8) * interval '1 second'"
 
 _LOST = """
-    t.state = 'pending' AND t.held_by IS NOT NULL
+    t.state = 'pending' AND (t.held_by IS NOT NULL OR CAST(:unheld_for AS float8) IS NOT NULL)
     AND t.kind = ANY(CAST(:kinds AS text[])) AND t.provider = ANY(CAST(:providers AS text[]))
     AND t.environment = ANY(CAST(:environments AS text[]))
     AND (t.held_by = ANY(CAST(:lost AS uuid[]))
          OR NOT EXISTS (SELECT FROM workers w
                          WHERE w.worker_id = t.held_by AND w.alive_at > clock_timestamp() - interval '1 minute'))
+    AND (t.held_by IS NOT NULL
+         OR NOT EXISTS (SELECT FROM push_attempts a WHERE a.task_id = t.task_id AND a.outcome IS NULL))
 """
 
 _RECORD = text("""
@@ -105,7 +114,8 @@ _TAKE = text(
     f"""
     WITH lost AS (
         SELECT t.task_id FROM push_tasks AS t
-         WHERE {_LOST} AND t.held_by <> :id
+         WHERE {_LOST} AND t.held_by IS DISTINCT FROM :id
+           AND (t.held_by IS NOT NULL OR {_DUE} <= statement_timestamp() - {_UNHELD_FOR})
            AND t.due_at <= statement_timestamp() AND t.next_attempt_at <= statement_timestamp()
          ORDER BY (uuid_hash(t.task_id) & 65535) % :of <> :place, t.due_at, t.task_id
          LIMIT :most
@@ -119,7 +129,8 @@ _TAKE = text(
 
 _NEXT_DUE = text(
     f"""
-    SELECT CAST(extract(epoch FROM min({_DUE}) - statement_timestamp()) AS float8)
+    SELECT CAST(extract(epoch FROM min(CASE WHEN t.held_by IS NULL THEN {_DUE} + {_UNHELD_FOR} ELSE {_DUE} END)
+                         - statement_timestamp()) AS float8)
       FROM push_tasks AS t
      WHERE {_LOST} AND t.due_at <= statement_timestamp() + :within * interval '1 second'
        AND t.next_attempt_at <= statement_timestamp() + :within * interval '1 second'

@@ -3,6 +3,9 @@
 A worker shows life twice a second. It counts as lost when it has not done so while this one did several times: a slow
 database or a stalled event loop of this worker loses nobody, and a worker that is slow itself loses only what it has
 not sent when that is due. Its check fails for those, so nothing is sent twice.
+
+After a loss, and after a start, a worker also takes over what nobody holds though it is due: a killed worker may not
+have recorded it yet.
 """
 
 import asyncio
@@ -47,6 +50,8 @@ class TakeoverTimings:
     shows_life_every: float = 0.5
     lost_after: int = 4  # signs of life of this worker without one of the other
     looks_every: float = 5.0  # for pushes of workers whose row is gone
+    unheld_for: float = 3.0  # after it was due; a living worker records a push within 0.4 s
+    unheld_until: float = 120.0  # after a loss or the start: a reminder is armed a minute before it is due
     batch: int = 200  # pushes of one priority taken over at once
 
 
@@ -65,6 +70,7 @@ class Takeover:
         self._taken: dict[frozenset[Kind], set[asyncio.Task[None]]] = {kinds: set() for kinds in _KINDS}
         self._on_loss: OnLoss | None = None
         self._look, self._loss = asyncio.Event(), asyncio.Event()
+        self._takes_unheld_until = time.monotonic() + timings.unheld_until
         self._unsure = 0  # after the database failed: signs of life to show before we know again who lives
 
     def serve(self, provider: Provider, send: SendTaken) -> None:
@@ -103,6 +109,7 @@ class Takeover:
                 self._unsure = max(self._unsure - 1, 0)
                 if is_news or (self.holds.seen_as is None and worker_id in signs):
                     self._loss.set()
+                    self._takes_unheld_until = time.monotonic() + self._timings.unheld_until
                 self.holds.seen_as = worker_id if worker_id in signs else None
             is_new = self.holds.seen_as is None and not self._unsure  # its first heartbeat is about to write its row
             await asyncio.sleep(self._timings.shows_life_every / (5 if is_new else 1))
@@ -151,7 +158,9 @@ class Takeover:
         return _BETWEEN
 
     def _lost(self, kinds: frozenset[Kind]) -> held.Lost:
-        return held.Lost(self._others.lost, kinds, self._sends.keys())
+        takes_unheld = time.monotonic() < self._takes_unheld_until
+        unheld_for = self._timings.unheld_for if takes_unheld else None
+        return held.Lost(self._others.lost, kinds, self._sends.keys(), unheld_for)
 
     def _part(self, worker_id: UUID) -> held.Part:
         """Give this worker's part: each of the living takes another one first."""

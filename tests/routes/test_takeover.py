@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import UUID, uuid4
@@ -131,12 +132,30 @@ async def test_a_call_that_was_under_way_waits_for_its_lease(without_worker: Sta
     [begun] = await check_pushes(without_worker.sessions, [Claim(due.task_id)])
     assert isinstance(begun, Proceed)
     await _hold(without_worker, uuid4(), [due])
-    nobody = holds.Lost([], [Kind.REMINDER], list(Provider))
+    nobody = holds.Lost([], [Kind.REMINDER], list(Provider), unheld_for=0.0)
     async with without_worker.sessions() as db:
         taken = await holds.take(db, uuid4(), nobody, ALL, 10)
     assert due.task_id not in {each.send.task_id for each in taken}  # no next attempt is due while it is called
 
     assert not simulator.requests.for_token(phone.token)
+
+
+async def test_what_nobody_holds_or_calls_though_it_is_due_is_sent_after_a_loss_or_a_start(
+    without_worker: Stack, simulator: Simulator
+) -> None:
+    phones = [iphone() for _ in range(3)]
+    unheld, called, held = await due_now(without_worker, phones)
+    [begun] = await check_pushes(without_worker.sessions, [Claim(called.task_id)])
+    assert isinstance(begun, Proceed)
+    async with _taking(without_worker, replace(QUICK, unheld_for=0.2, unheld_until=0.0)):
+        await _hold(without_worker, uuid4(), [held])
+        await eventually(lambda: _are(without_worker, [held], "accepted"))
+    assert await states(without_worker, [unheld]) == {(TaskState.PENDING, None): 1}
+
+    async with _taking(without_worker, replace(QUICK, unheld_for=0.2)):
+        await eventually(lambda: _are(without_worker, [unheld], "accepted"))
+
+    assert [len(simulator.requests.for_token(phone.token)) for phone in phones] == [1, 0, 1]
 
 
 async def test_what_somebody_has_locked_keeps_no_other_push_from_being_taken_over(
@@ -251,7 +270,7 @@ async def _shows_life(stack: Stack, worker_id: UUID) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _taking(stack: Stack) -> AsyncIterator[list[UUID]]:
+async def _taking(stack: Stack, timings: TakeoverTimings = QUICK) -> AsyncIterator[list[UUID]]:
     """Run a worker that takes over; gives the push tasks that it took."""
     taken: list[UUID] = []
 
@@ -262,7 +281,7 @@ async def _taking(stack: Stack) -> AsyncIterator[list[UUID]]:
 
         worker.dependencies.takeover.serve(provider, send)
 
-    async with worker_harness(stack, takeover_timings=QUICK) as worker:
+    async with worker_harness(stack, takeover_timings=timings) as worker:
         for provider in Provider:
             counting(worker, provider)
         yield taken
