@@ -203,8 +203,8 @@ class Relay:
             session = await self._reads.ask(entry.subject_id)
             if session is not None:
                 await starts.remind_as(self._client, self.state_of(session))
-            told = Dispatched(entry.id, entry.subject_id, None if session is None else session.rev)
-            is_settled = await self._settles.ask(told)
+            dispatched = Dispatched(entry.id, entry.subject_id, None if session is None else session.rev)
+            is_settled = await self._settles.ask(dispatched)
 
     async def _read_all(self, session_ids: Sequence[UUID]) -> Sequence[FastingSession | Exception | None]:
         async with self._sessions() as db:

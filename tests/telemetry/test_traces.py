@@ -35,11 +35,10 @@ async def test_a_reminder_is_one_trace_with_every_attempt_of_every_push(traced: 
 
     assert await stack.finished(session_id) == "accepted"
     task_ids = [task.task_id for task in await stack.tasks(session_id)]
-    assert await traced.collector.tree(session_id, *task_ids, spans=11) == [
+    assert await traced.collector.tree(session_id, *task_ids, spans=10) == [
         "api: PUT /v1/fasting-sessions/{session_id}",
         "  api: dispatch fasting_session",
         "    worker: FastingReminder",
-        "      worker: open_reminder attempt=1",
         "      worker: open_reminder attempt=1",
         "      worker: send_push attempt=1",
         "        worker: call fcm attempt=1 outcome=accepted",

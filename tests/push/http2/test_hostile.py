@@ -51,7 +51,8 @@ async def saying(
 
     async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        pool = Pool(url, ca_file=None, connections=200, timeouts=replace(SHORT, connect=timedelta(seconds=patience)))
+        timeouts = replace(SHORT, connect=timedelta(seconds=patience), lease=timedelta(seconds=10))
+        pool = Pool(url, ca_file=None, connections=200, timeouts=timeouts)
         try:
             yield pool
         finally:
