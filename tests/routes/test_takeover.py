@@ -144,7 +144,7 @@ async def test_what_nobody_holds_or_calls_though_it_is_due_is_sent_after_a_loss_
     without_worker: Stack, simulator: Simulator
 ) -> None:
     phones = [iphone() for _ in range(3)]
-    unheld, called, held = await due_now(without_worker, phones)
+    [unheld], [called], [held] = [await due_now(without_worker, [phone]) for phone in phones]
     [begun] = await check_pushes(without_worker.sessions, [Claim(called.task_id)])
     assert isinstance(begun, Proceed)
     async with _taking(without_worker, replace(QUICK, unheld_for=0.2, unheld_until=0.0)):
