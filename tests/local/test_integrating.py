@@ -51,11 +51,11 @@ def test_an_app_is_integrated_by_the_commands_of_the_page() -> None:
         "parking://fasting-sessions/",
         "honk.caf",
         "webhook.test None genuine",
-        "push.accepted dana genuine\npush.accepted dana genuine",
         '"done"',
         '"items":[]',
     ):
         assert shown in said, said
+    assert said.count("push.accepted dana genuine\n") == 2  # in any order with the test
     assert "forged" not in said
 
 
