@@ -22,7 +22,8 @@ class Lost:
     """What is to be taken over: of these kinds and providers, held by these workers, or by such as left long ago.
 
     With `unheld_for` also what nobody holds or calls so many seconds after it was due: a worker was killed between
-    the moment when Temporal gave it the send and the moment when it recorded that, or nobody was given it.
+    the moment when Temporal gave it the send and the moment when it recorded that. After a minute Temporal has
+    missed that worker, and what still waits may belong to no workflow any more.
     """
 
     workers: Collection[UUID]
@@ -97,7 +98,8 @@ _LOST = """
          OR NOT EXISTS (SELECT FROM workers w
                          WHERE w.worker_id = t.held_by AND w.alive_at > clock_timestamp() - interval '1 minute'))
     AND (t.held_by IS NOT NULL
-         OR NOT EXISTS (SELECT FROM push_attempts a WHERE a.task_id = t.task_id AND a.outcome IS NULL))
+         OR t.next_attempt_at > statement_timestamp() - interval '1 minute'
+            AND NOT EXISTS (SELECT FROM push_attempts a WHERE a.task_id = t.task_id AND a.outcome IS NULL))
 """
 
 _RECORD = text("""
