@@ -139,7 +139,8 @@ async def test_every_fault_raises_its_alert(watched: Watched, simulator: Simulat
     lost = await stack.user().start_fast(due_in=3600, minutes=(30,))
     async with stack.sessions.begin() as db:  # ten minutes pass
         await db.execute(text("UPDATE outbox SET created_at = created_at - interval '10 minutes'"))
-        await db.execute(text("UPDATE push_tasks SET due_at = due_at - interval '10 minutes' WHERE state = 'pending'"))
+        waits = "due_at = due_at - interval '10 minutes', next_attempt_at = next_attempt_at - interval '10 minutes'"
+        await db.execute(text(f"UPDATE push_tasks SET {waits} WHERE state = 'pending'"))
         long_due = "ends_at = ends_at - interval '70 minutes', started_at = now() - interval '9 hours'"
         set_before = "scheduled_at = now() - interval '9 hours'"
         await db.execute(text(f"UPDATE fasting_sessions SET {long_due}, {set_before} WHERE id = :id"), {"id": lost})
