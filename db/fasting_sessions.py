@@ -262,7 +262,7 @@ _READ = text(f"""
     SELECT found.*
       FROM unnest(CAST(:ids AS uuid[])) AS asked (asked_id)
      CROSS JOIN LATERAL (SELECT {_COLUMNS} FROM fasting_sessions WHERE id = asked_id LIMIT 1) AS found
-""").columns(labels=JSONB())  # noqa: S608
+""").columns(labels=JSONB())  # noqa: S608 -- of our own words alone
 _SETTLE = text("""
     WITH told AS MATERIALIZED (
         SELECT each.outbox_id
@@ -284,7 +284,7 @@ _HOLD = text(f"""
     SELECT held.*, clock_timestamp() AS now,
            ARRAY(SELECT e.user_id FROM erasures e WHERE e.user_id = ANY(CAST(:user_ids AS text[]))) AS erased
       FROM (SELECT 1) AS one LEFT JOIN held ON true
-""").columns(labels=JSONB(), started_with=JSONB())  # noqa: S608
+""").columns(labels=JSONB(), started_with=JSONB())  # noqa: S608 -- of our own words alone
 _FREE = text("""
     WITH ours AS MATERIALIZED (
         SELECT id
@@ -318,7 +318,7 @@ _START = text(f"""
     INSERT INTO outbox (subject_kind, subject_id, next_attempt_at, needed_at, traceparent)
     SELECT CAST(:kind AS text), id, next_attempt_at, needed_at, traceparent FROM asked JOIN started USING (id)
     RETURNING id, subject_id
-""")  # noqa: S608
+""")  # noqa: S608 -- of our own words alone
 _TERMS = text("""
     SELECT asked.user_id,
            (SELECT count(*) FROM fasting_sessions s
