@@ -28,7 +28,7 @@ from temporalio.runtime import (
     TelemetryConfig,
     TelemetryFilter,
 )
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import GrpcCompression, RPCError, RPCStatusCode
 
 from dispatch.payload_encryption import PayloadEncryption, UnusableKeys
 from settings.environment import ConfigError, temporal_settings
@@ -78,10 +78,17 @@ data_converter = DataConverter(payload_converter_class=OneConverter)
 async def connect(
     *, lazy: bool = False, runtime: Runtime | None = None, environ: Mapping[str, str] = os.environ
 ) -> Client:
-    """Connect to the configured server; a lazy client connects at its first use, so a process may start earlier."""
-    interceptors = [Tracing()] if tracing.is_on() else []
+    """Connect to the configured server; a lazy client connects at its first use, so a process may start earlier.
+
+    Calls are small and many, and compressing one costs both sides more than sending it.
+    """
     return await Client.connect(
-        **connection(environ), lazy=lazy, runtime=runtime, data_converter=converter(environ), interceptors=interceptors
+        **connection(environ),
+        lazy=lazy,
+        runtime=runtime,
+        data_converter=converter(environ),
+        interceptors=[Tracing()] if tracing.is_on() else [],
+        grpc_compression=GrpcCompression.NONE,
     )
 
 
