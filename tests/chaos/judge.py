@@ -149,8 +149,8 @@ def judge(run: Run) -> Verdict:
     index = _Index(run)
     for call in run.calls:
         _judge_call(call, index, verdict)
-    for (token, _), calls in index.by_task.items():
-        _judge_repeats(token, calls, run.troubles, verdict)
+    for calls in index.by_task.values():
+        _judge_repeats(calls, run.troubles, verdict)
     _judge_counts(index, verdict)
     for session_id, fast in run.fasts.items():
         _judge_fast(session_id, fast, index, verdict)
@@ -236,13 +236,13 @@ def _judge_reminder(call: Call, fast: Fast, verdict: Verdict) -> None:
         verdict.unexplained.append(f"before it was due: {_name(call)}")
 
 
-def _judge_repeats(token: str, calls: Sequence[Call], troubles: Sequence[Trouble], verdict: Verdict) -> None:
+def _judge_repeats(calls: Sequence[Call], troubles: Sequence[Trouble], verdict: Verdict) -> None:
     """See that a push was called again only where the sender could not know that it had arrived."""
     for before, again in pairwise(calls):
         verdict.repeated += 1
         is_known = before.status == 200 and before.reason is None
         if is_known and not any(_touches(trouble, before) for trouble in troubles):
-            verdict.doubled.append(f"{again.kind} {again.subject} to {token[:12]}, {again.received_at:.3f}")
+            verdict.doubled.append(f"{again.task_id}, {again.received_at:.3f}, after {_name(before)}")
 
 
 def _touches(trouble: Trouble, call: Call) -> bool:

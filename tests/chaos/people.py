@@ -5,6 +5,7 @@ import json
 import math
 import random
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ MINUTES = 10  # before the end of a fast: how long its reminder is useful
 _BATCH = 500
 _LATER = frozenset({429, 503})  # the API asks to try again
 _PATIENCE = 60.0  # seconds for one answer; longer than anything is frozen, so no request is given up while it waits
+_AT_ONCE = 100  # requests to one API process; the client's own queue takes the longer, the longer it is
 _CUT_OFF = (httpx.TransportError, AttributeError)  # anyio raises the latter for a connection that dies as it is made
 
 Item = tuple[int, UUID]
@@ -40,6 +42,9 @@ class People:
     origin: float = 0.0  # UNIX seconds: when the run starts
     streamed: dict[str, list[Item]] = field(default_factory=dict)  # by user
     _bearers: dict[str, str] = field(default_factory=dict)
+    _turns: dict[str, asyncio.Semaphore] = field(
+        default_factory=lambda: defaultdict(lambda: asyncio.Semaphore(_AT_ONCE))
+    )
 
     async def sign_in(self) -> None:
         """Register every phone and make the conversations, before the run starts."""
@@ -215,8 +220,9 @@ class People:
         """Ask any API process until there is an answer."""
         while True:
             with suppress(*_CUT_OFF):
-                url = f"{self.chance.choice(self.apis)}{path}"
-                answer = await self.http.request(method, url, json=body, headers=self._headers(user_id))
+                api = self.chance.choice(self.apis)
+                async with self._turns[api]:
+                    answer = await self.http.request(method, api + path, json=body, headers=self._headers(user_id))
                 if answer.is_success:
                     return answer
                 if answer.status_code not in _LATER:
