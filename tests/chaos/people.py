@@ -6,7 +6,7 @@ import math
 import random
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ from uuid import UUID
 
 import httpx
 
-from tests.chaos.judge import Fast, Handset, Log, Post, Run, Said
+from tests.chaos.judge import Fast, Handset, Log, Post, Run, Said, Told
 from tests.chaos.plan import Act, Life, Plan, PlannedPhone, Step
 from tests.stack import bearer
 
@@ -105,6 +105,28 @@ class People:
                 items, _ = await self._read_log(life, 0)
                 found.append(Log(life.user_id, tuple(items)))
         return found
+
+    async def ask_what_is_so(self) -> Told:
+        """Ask what the API holds: the fast of everybody, and who is signed in on each phone."""
+        fasts: dict[UUID, float | None] = {}
+        holders: dict[str, set[str]] = {phone.token: set() for life in self.plan.lives for phone in life.phones}
+        tokens = {str(phone.installation_id): phone.token for life in self.plan.lives for phone in life.phones}
+
+        async def ask(life: Life) -> None:
+            async with places:
+                if life.session_id in self.run.fasts:
+                    answer = await self._ask(life.user_id, "GET", f"/v1/fasting-sessions/{life.session_id}")
+                    if answer.is_success:
+                        fasts[life.session_id] = _due(answer.json())
+                for row in (await self._ask(life.user_id, "GET", "/v1/device-tokens")).json()["items"]:
+                    if row["active"]:
+                        holders[tokens[row["installation_id"]]].add(life.user_id)
+
+        places = asyncio.Semaphore(20)
+        async with asyncio.TaskGroup() as group:
+            for life in self.plan.lives:
+                group.create_task(ask(life))
+        return Told(fasts, {token: frozenset(users) for token, users in holders.items()})
 
     async def _live(self, life: Life) -> None:
         cursor = 0
@@ -253,6 +275,12 @@ async def clients() -> AsyncIterator[httpx.AsyncClient]:
 def _registration(phone: PlannedPhone, *, with_id: bool = False) -> dict[str, str]:
     body = {"provider": phone.provider, "token": phone.token}
     return {**body, "installation_id": str(phone.installation_id)} if with_id else body
+
+
+def _due(fast: Mapping[str, Any]) -> float | None:
+    if fast["status"] != "active":
+        return None
+    return (datetime.fromisoformat(fast["ends_at"]) - timedelta(minutes=MINUTES)).timestamp()
 
 
 def _note(history: list[Said[Any]], what: object) -> Callable[[], None]:

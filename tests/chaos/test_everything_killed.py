@@ -48,6 +48,7 @@ async def test_nobody_loses_or_sees_twice_whatever_is_killed(tmp_path: Path) -> 
             simulator.faults.clear()
             verdict = await _settled(stage, people, run, simulator)
             run.logs = [*_streamed(people), *await people.logs()]
+            run.told = await people.ask_what_is_so()
         finally:
             people.over.set()
             for task in following:
