@@ -35,7 +35,6 @@ def read_code(typed: str) -> str | None:
 
 
 _SUBJECT = "console_session"
-_BLIND = {"synchronize_session": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +61,7 @@ async def open_for(db: AsyncSession, user_id: str, way: str, until: datetime | N
         .where(ConsoleSession.expires_at < func.clock_timestamp())
         .with_for_update(skip_locked=True)
     )
-    await db.execute(
-        delete(ConsoleSession).where(ConsoleSession.digest.in_(old.scalar_subquery())), execution_options=_BLIND
-    )
+    await db.execute(delete(ConsoleSession).where(ConsoleSession.digest.in_(old.scalar_subquery())))
     value = secrets.token_urlsafe(32)
     values = {
         "digest": digest(value),
@@ -90,7 +87,7 @@ async def of(db: AsyncSession, value: str) -> SignedIn | None:
 async def close(db: AsyncSession, value: str) -> None:
     """Sign out, and record it."""
     ended = delete(ConsoleSession).where(ConsoleSession.digest == digest(value)).returning(ConsoleSession.user_id)
-    user_id = await db.scalar(ended, execution_options={"synchronize_session": False})
+    user_id = await db.scalar(ended)
     if user_id is not None:
         await support_actions.note(db, Deed(user_id, "sign_out", _SUBJECT), {_name(value): {}})
 
@@ -108,7 +105,7 @@ async def issue(db: AsyncSession, user_id: str, lifetime: timedelta) -> str:
         .where(ConsoleCode.expires_at < func.clock_timestamp())
         .with_for_update(skip_locked=True)
     )
-    await db.execute(delete(ConsoleCode).where(ConsoleCode.digest.in_(old.scalar_subquery())), execution_options=_BLIND)
+    await db.execute(delete(ConsoleCode).where(ConsoleCode.digest.in_(old.scalar_subquery())))
     values = {"digest": _digest(code), "user_id": user_id, "expires_at": func.clock_timestamp() + lifetime}
     await db.execute(insert(ConsoleCode).values(values))
     return code
@@ -119,9 +116,7 @@ async def redeem(db: AsyncSession, typed: str) -> str | None:
     taken = delete(ConsoleCode).where(
         ConsoleCode.digest == _digest(typed), ConsoleCode.expires_at > func.clock_timestamp()
     )
-    user_id: str | None = await db.scalar(
-        taken.returning(ConsoleCode.user_id), execution_options={"synchronize_session": False}
-    )
+    user_id: str | None = await db.scalar(taken.returning(ConsoleCode.user_id))
     return user_id
 
 

@@ -340,7 +340,7 @@ async def _deactivate(
     ids = [row.id for row in rows]
     if ids:
         change = update(DeviceToken).where(among(DeviceToken.id, ids)).values(active=False, inactive_reason=reason)
-        await db.execute(change, execution_options={"synchronize_session": False})
+        await db.execute(change)
         await note(db, ids, reason, detail, {row.id: taken_by for row in rows if row.user_id != taken_by})
         once_committed(db, lambda: _count([row.provider for row in rows], reason, detail))
     return ids

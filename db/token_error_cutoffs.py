@@ -68,7 +68,7 @@ async def release(db: AsyncSession, cutoff_id: UUID, actor: str) -> bool:
         .values(resumed_at=func.clock_timestamp(), resumed_by=actor)
         .returning(TokenErrorCutoffRow.id)
     )
-    return await db.scalar(query, execution_options={"synchronize_session": False}) is not None
+    return await db.scalar(query) is not None
 
 
 def _lock(route: Route) -> str:

@@ -68,7 +68,7 @@ async def store(db: AsyncSession, webhook_id: UUID, url: str, types: Collection[
 async def remove(db: AsyncSession, webhook_id: UUID) -> bool:
     """Delete a webhook and its deliveries; tells whether there was one."""
     query = delete(WebhookRow).where(WebhookRow.id == webhook_id).returning(WebhookRow.id)
-    return await db.scalar(query, execution_options=_BLIND) is not None
+    return await db.scalar(query) is not None
 
 
 async def rotate_secret(db: AsyncSession, webhook_id: UUID) -> str:
@@ -151,8 +151,6 @@ async def unfollowed(db: AsyncSession) -> Sequence[UUID]:
     )
     return (await db.scalars(query.order_by(WebhookRow.id))).all()
 
-
-_BLIND = {"synchronize_session": False}
 
 _FIND = text("""
     SELECT w.id, w.url, w.types, w.secret,
