@@ -1,4 +1,7 @@
-"""Who is signed in to the console: one-time codes, and the sessions that they open; stored as digests only."""
+"""Who is signed in to the console: one-time codes, and the sessions that they open; stored as digests only.
+
+Retention deletes what has expired (`db/retention.py`).
+"""
 
 import secrets
 from dataclasses import dataclass, field
@@ -56,12 +59,6 @@ class Opened:
 
 async def open_for(db: AsyncSession, user_id: str, way: str, until: datetime | None = None) -> Opened:
     """Sign somebody in for some hours, at most until an instant, and record it; `way` says how."""
-    old = (
-        select(ConsoleSession.digest)
-        .where(ConsoleSession.expires_at < func.clock_timestamp())
-        .with_for_update(skip_locked=True)
-    )
-    await db.execute(delete(ConsoleSession).where(ConsoleSession.digest.in_(old.scalar_subquery())))
     value = secrets.token_urlsafe(32)
     values = {
         "digest": digest(value),
@@ -100,12 +97,6 @@ def _name(value: str) -> UUID:
 async def issue(db: AsyncSession, user_id: str, lifetime: timedelta) -> str:
     """Make a code for somebody."""
     code = code_from(secrets.token_bytes(10))
-    old = (
-        select(ConsoleCode.digest)
-        .where(ConsoleCode.expires_at < func.clock_timestamp())
-        .with_for_update(skip_locked=True)
-    )
-    await db.execute(delete(ConsoleCode).where(ConsoleCode.digest.in_(old.scalar_subquery())))
     values = {"digest": _digest(code), "user_id": user_id, "expires_at": func.clock_timestamp() + lifetime}
     await db.execute(insert(ConsoleCode).values(values))
     return code
