@@ -11,7 +11,6 @@ from simulator.faults import ActiveFault
 from simulator.phones import FormerToken, Phone, Phones, Receipt, ScreenLine
 from simulator.wire import WireRequest
 
-
 _LINE = ("title", "body", "data", "collapse_key", "level", "channel", "sound", "badge")
 
 
@@ -52,7 +51,7 @@ def tapped(line: ScreenLine) -> dict[str, Any]:
 
 def wire_request(request: WireRequest) -> dict[str, Any]:
     """Show a request on the wire, refused ones included."""
-    names = (
+    names = [
         "number",
         "provider",
         "environment",
@@ -63,7 +62,7 @@ def wire_request(request: WireRequest) -> dict[str, Any]:
         "reason",
         "headers",
         "payload",
-    )
+    ]
     return _shown(request, *names) | {"received_at": _instant(request.received_timestamp)}
 
 
