@@ -13,9 +13,9 @@ from db.engine import hold_names, present_instant
 from db.models.people import DeviceToken
 from db.models.pushes import PushTask
 from db.support_actions import Deed
+from db.views import answer_of
 from db.views import devices as device_history
 from db.views.dead_tasks import KNOWN, with_token
-from db.views.rows import answer_of
 from domain.devices import InstallationStanding, ReportedPermission
 from domain.kinds import RULES, Kind
 from domain.problems import Conflict, InvalidField, LimitReached, NotFound
