@@ -103,7 +103,7 @@ class RegisterItem(RegistrationIn):
 
 
 class ImportItem(RegistrationIn):
-    """A device token from another sender. What phones have told us since, this leaves as it is."""
+    """A device token from another sender. It changes nothing that a phone has said since."""
 
     user_id: UserId
     installation_id: UUID

@@ -44,7 +44,7 @@ class SharedStarts:
         await self._batch.stop()
 
     async def _carry_out(self, orders: Sequence[Order]) -> Sequence[Started | Exception | None]:
-        """Whoever gets None tries alone. So no start waits for the locks of another."""
+        """Carry out what needs no lock of others. A caller that gets None tries alone."""
         most = self._writes.quotas.active_fasts
 
         async def write(db: AsyncSession) -> tuple[Sequence[int], Carried]:

@@ -18,7 +18,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         required=True, metavar="action"
     )
     creating = actions.add_parser("create", help="create a key and print it, once", description=_create.__doc__)
-    creating.add_argument("--name", required=True, type=user_id, metavar="N", help="the caller that it stands for")
+    creating.add_argument("--name", required=True, type=user_id, metavar="N", help="the caller that uses it")
     creating.add_argument(
         "--scope", required=True, action="append", choices=_SCOPES, help="what it may do (can be repeated)"
     )
