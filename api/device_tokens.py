@@ -5,10 +5,10 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, TypeAdapter
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import AllowedApps, AllServices, Database, Paged, RowWrites, UserCaller, cut, next_cursor
+from api.dependencies import AllowedApps, AllServices, Database, Paged, RowWrites, UserCaller, cut
 from api.fields import Body, Ticket
 from api.http.problem_types import anonymous_responses, responses
 from api.http.problems import Detail
@@ -129,9 +129,6 @@ class DeviceTokenList(BaseModel):
     next_cursor: str | None
 
 
-_TOKEN = TypeAdapter(ShownToken)
-
-
 @user_router.put(
     "/{installation_id}",
     responses=responses("installation-taken", "ticket-spent", "registration-outdated", "being-erased"),
@@ -187,11 +184,9 @@ async def list_device_tokens(caller: UserCaller, sessions: Database, page: Paged
     async with sessions() as db:
         rows = await device_tokens.owned_by(db, caller.user_id, page.after, page.limit + 1)
         in_use = (await device_tokens.active_at(db, {row.installation_id for row in rows})).keys()
-    shown, more = cut([device_history.shown(row, in_use) for row in rows], page.limit, _TOKEN)
-    return DeviceTokenList(
-        items=shown,
-        next_cursor=next_cursor(shown[-1].last_seen_at, shown[-1].id) if more else None,
-    )
+    found = [device_history.shown(row, in_use) for row in rows]
+    items, following = cut(found, page.limit, lambda each: (each.last_seen_at, each.id))
+    return DeviceTokenList(items=items, next_cursor=following)
 
 
 @user_router.delete("/{installation_id}", status_code=204, responses=responses())
