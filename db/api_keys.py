@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import support_actions
 from db.engine import present_instant
 from db.models.operations import ApiKeyRow
-from db.support_actions import Deed
+from db.support_actions import Actor, Deed
 from domain.naming import digest
 from domain.problems import NotFound
 
@@ -52,7 +52,7 @@ def digest_of(key: str) -> bytes | None:
     return digest(key) if _FORM.fullmatch(key) else None
 
 
-async def create(db: AsyncSession, name: str, scopes: Sequence[str], *, lasts: timedelta | None, actor: str) -> str:
+async def create(db: AsyncSession, name: str, scopes: Sequence[str], *, lasts: timedelta | None, actor: Actor) -> str:
     """Store a new key and give its text, which nobody can read again; `lasts` None: until it is revoked."""
     key = PREFIX + secrets.token_urlsafe(32)
     values = {
@@ -73,7 +73,7 @@ async def all_keys(db: AsyncSession) -> list[ApiKey]:
     return [_key(row, now) for row in rows]
 
 
-async def revoke(db: AsyncSession, which: str, *, actor: str) -> list[ApiKey]:
+async def revoke(db: AsyncSession, which: str, *, actor: Actor) -> list[ApiKey]:
     """Revoke the key with this id, or all keys of this name; gives them. Raises NotFound.
 
     API processes notice within seconds. Repeats are harmless.
