@@ -8,8 +8,9 @@ has twice.
 import asyncio
 import json
 import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, NoReturn
 
 from fastapi import Request, Response
@@ -99,7 +100,10 @@ _STRICT = json.JSONDecoder(object_pairs_hook=_distinct, parse_constant=_refuse)
 _HEAD = re.compile(r'[ \t\n\r]*+\{[ \t\n\r]*+"items"[ \t\n\r]*+:[ \t\n\r]*+\[[ \t\n\r]*+')
 _END_OF_ITEM = re.compile(r"[ \t\n\r]*+(?:,[ \t\n\r]*+|(\]))")
 _TAIL = re.compile(r"[ \t\n\r]*+\}[ \t\n\r]*+")
-_TOKEN = re.compile(r'[ \t\n\r]*+("(?:[^"\\]|\\.)*+"|[\[\]{},:]|[^ \t\n\r\[\]{},:"]++)', re.DOTALL)
+_TOKEN = re.compile(  # brackets that follow each other are one, since there may be millions
+    r'[ \t\n\r]*+("(?:[^"\\]|\\.)*+"|\[++|\]++|\}++|[{,:]|[^ \t\n\r\[\]{},:"]++)', re.DOTALL
+)
+_MAX_TOKENS = 100_000  # of all unreadable items of a body, which takes a tenth of a second
 _NOT_UTF_8 = re.compile(r"[\ud800-\udfff]")  # `surrogateescape` writes such bytes so
 
 
@@ -111,12 +115,12 @@ def _items(body: bytes, most: int) -> list[object]:
     head = _HEAD.match(text)
     if head is None:
         raise InvalidField("body", Detail.BATCH_NOT_JSON)
-    at, items, is_last = head.end(), list[object](), False
+    at, items, is_last, tokens = head.end(), list[object](), False, count(1)
     while not is_last:
         if len(items) == most:
             raise InvalidField("items", Detail.TOO_MANY_ITEMS.format(most=most))
         try:
-            item, at = _item(text, at)
+            item, at = _item(text, at, tokens)
             end = _END_OF_ITEM.match(text, at)
         except _Unclear:
             end = None
@@ -129,7 +133,7 @@ def _items(body: bytes, most: int) -> list[object]:
     return items
 
 
-def _item(text: str, at: int) -> tuple[object, int]:
+def _item(text: str, at: int, tokens: Iterator[int]) -> tuple[object, int]:
     """Read the item that begins here; gives it, and where it ends."""
     try:
         item, end = _STRICT.raw_decode(text, at)
@@ -143,7 +147,7 @@ def _item(text: str, at: int) -> tuple[object, int]:
         if _END_OF_ITEM.match(text, end) and not _NOT_UTF_8.search(text, at, end):
             return item, end
         detail = Detail.ITEM_NOT_JSON
-    end, members = _structure(text, at)
+    end, members = _structure(text, at, tokens)
     return UnreadableItem(Detail.ITEM_NOT_UTF_8 if _NOT_UTF_8.search(text, at, end) else detail, members), end
 
 
@@ -159,22 +163,28 @@ _STEPS: Mapping[str, Mapping[str, str]] = {  # by what is expected: which tokens
 }
 
 
-def _structure(text: str, at: int) -> tuple[int, dict[str, str]]:
+def _structure(text: str, at: int, tokens: Iterator[int]) -> tuple[int, dict[str, str]]:
     """Find where a value ends by its structure; gives that, and its own strings by name. Raises _Unclear."""
     closers: list[str] = []
     members: dict[str, str] = {}
     expected, name = "value", ""
     while expected != "next" or closers:
         found = _TOKEN.match(text, at)
-        if found is None:
+        if found is None or next(tokens) > _MAX_TOKENS:
             raise _Unclear
         token, at = found[1], found.end()
         kind = token[0] if token[0] in '[]{},:"' else "word"
         step = _STEPS[expected].get(kind)
-        if step is None or (kind in "]}" and closers.pop() != kind):
+        if step is None:
             raise _Unclear
-        if kind in _CLOSERS:
-            closers.append(_CLOSERS[kind])
+        if kind in "]}":
+            closed = min(len(token), len(closers))  # what is left closes what is around
+            if closers[-closed:] != [kind] * closed:
+                raise _Unclear
+            del closers[-closed:]
+            at -= len(token) - closed
+        elif kind in _CLOSERS:
+            closers += [_CLOSERS[kind]] * len(token)
         elif kind == "," and closers[-1] == "}":
             step = "name"
         elif step == "colon":
