@@ -102,6 +102,17 @@ async def test_of_what_the_release_before_writes_the_name_decides(
     assert [each.actor for each in acted] == ([] if is_refused else [alice.user_id])
 
 
+async def test_a_revoked_key_has_no_console_either_and_its_namesake_stays_signed_in(stack: Stack, alice: User) -> None:
+    supports, herself = await key_of(stack, alice.user_id, "support"), stack.user(alice.user_id, "support")
+    assert [(await sign_in(stack, each)).status_code for each in (herself, supports)] == [303, 303]
+
+    async with stack.sessions.begin() as db:
+        await api_keys.revoke(db, alice.user_id, actor=Actor("cli:test", is_person=False))
+
+    left = await stack.rows("SELECT by_person FROM console_sessions WHERE user_id = :id", id=alice.user_id)
+    assert [each.by_person for each in left] == [True]
+
+
 async def test_the_command_line_is_nobody_who_can_be_erased(stack: Stack) -> None:
     name = "cli:root"
     erasure_id = await leave(stack, name)
