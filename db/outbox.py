@@ -173,7 +173,7 @@ async def postpone(db: AsyncSession, outbox_id: int, attempts: int, error: str) 
 async def _change(db: AsyncSession, which: ColumnElement[bool], **values: ColumnElement[datetime]) -> None:
     free = select(OutboxRow.id).where(which).order_by(OutboxRow.id).with_for_update(skip_locked=True)
     query = update(OutboxRow).where(any_of_locked(OutboxRow.id, free)).values(**values)
-    await db.execute(query, execution_options={"synchronize_session": False})
+    await db.execute(query)
 
 
 async def _lease(db: AsyncSession, lane: TextClause, limit: int) -> list[OutboxEntry]:

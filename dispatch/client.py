@@ -30,6 +30,7 @@ from temporalio.runtime import (
 )
 from temporalio.service import GrpcCompression, RPCError, RPCStatusCode
 
+from dispatch.encryption import check_encryption, why
 from dispatch.payload_encryption import PayloadEncryption, UnusableKeys
 from settings.environment import ConfigError, temporal_settings
 from telemetry import metrics, tracing
@@ -80,8 +81,10 @@ async def connect(
 ) -> Client:
     """Connect to the configured server; a lazy client connects at its first use, so a process may start earlier.
 
-    Calls are small and many, and compressing one costs both sides more than sending it.
+    Raises ConfigError for settings that cannot be used, and RuntimeError where there is no connection. Calls are small
+    and many: to compress one costs both sides more than to send it.
     """
+    check_encryption({name: value for name, value in environ.items() if value})
     return await Client.connect(
         **connection(environ),
         lazy=lazy,
@@ -127,7 +130,7 @@ async def connect_when_up(runtime: Runtime | None) -> Client:
             client = await connect(runtime=runtime)
             await _find_namespace(client)
         except RuntimeError as error:  # what the SDK raises when there is no answer
-            log.warning("temporal unreachable, will retry", error=type(error).__name__)
+            log.warning("temporal unreachable, will retry", error=why(error))
             await asyncio.sleep(wait)
             wait = min(wait * 2, 10.0)
         else:
@@ -189,8 +192,10 @@ async def watch(client: Client) -> None:
         try:
             async with asyncio.timeout(_ANSWERS_WITHIN.total_seconds()):
                 await client.workflow_service.get_system_info(GetSystemInfoRequest(), timeout=_ANSWERS_WITHIN)
-        except Exception:  # noqa: BLE001 -- a watch that ends would never see it come back
+        except Exception as error:  # noqa: BLE001 -- a watch that ends would never see it come back
             metrics.temporal_reachable.set(0)
+            if _reached.is_set():
+                log.warning("temporal unreachable", error=why(error))
             _reached.clear()
         else:
             metrics.temporal_reachable.set(1)
