@@ -93,6 +93,7 @@ class ReminderOpening:
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
         self._arming = Batch(self._arm_together, in_flight=2)
+        self._gathering: asyncio.Task[None] | None = None
 
     @activity.defn
     async def open_reminder(self, ask: OpenReminder) -> OpenedReminder:
@@ -100,7 +101,9 @@ class ReminderOpening:
         if ask.moment is Moment.DUE:
             return await self._open_due(ask)
         if ask.due_at - datetime.now(UTC) > _HURRY:
-            await asyncio.sleep(_GATHERS - asyncio.get_running_loop().time() % _GATHERS)
+            if self._gathering is None or self._gathering.done():
+                self._gathering = asyncio.create_task(asyncio.sleep(_GATHERS))
+            await asyncio.wait({self._gathering})
         try:
             return await self._arming.ask(ask)
         except DBAPIError as error:
