@@ -188,7 +188,7 @@ async def read_with_phones(db: AsyncSession, session_ids: Collection[UUID]) -> d
     for stored, *_ in rows:
         session = _session(stored)
         wanted = preferred.get(stored.user_id, Preferences())
-        read[stored.id] = session and FastWithPhones(session, wanted, addresses(phones[stored.id]))
+        read[stored.id] = FastWithPhones(session, wanted, addresses(phones[stored.id])) if session else None
     return read
 
 
@@ -246,15 +246,15 @@ def _each(session_ids: Iterable[UUID], lock: ForUpdateArg | None = None) -> Sele
     return select(aliased(FastingSessionRow, found)).select_from(each.join(found, true()))
 
 
-def _with_phones() -> Select[tuple[FastingSessionRow, PreferencesRow | None, DeviceToken | None]]:
+def _with_phones() -> Select[FastingSessionRow, PreferencesRow, DeviceToken]:
     """Select sessions with their users' preferences and active tokens, by index as above."""
-    asked = select(func.unnest(bindparam("ids", type_=ARRAY(Uuid))).label("id")).subquery("asked")
-    found = select(FastingSessionRow).where(FastingSessionRow.id == asked.c.id).limit(1).lateral("found")
+    each = select(func.unnest(bindparam("ids", type_=ARRAY(Uuid))).label("id")).subquery("asked")
+    found = select(FastingSessionRow).where(FastingSessionRow.id == each.c.id).limit(1).lateral("found")
     preferred = select(PreferencesRow).where(PreferencesRow.user_id == found.c.user_id).limit(1).lateral("preferred")
     active = select(DeviceToken).where(DeviceToken.user_id == found.c.user_id, DeviceToken.active)
     phones = active.order_by(DeviceToken.id).lateral("phones")  # the order keeps the planner from merging it
     entities = aliased(FastingSessionRow, found), aliased(PreferencesRow, preferred), aliased(DeviceToken, phones)
-    joined = asked.join(found, true()).outerjoin(preferred, true()).outerjoin(phones, true())
+    joined = each.join(found, true()).outerjoin(preferred, true()).outerjoin(phones, true())
     return select(*entities).select_from(joined).order_by(phones.c.id)
 
 

@@ -140,7 +140,7 @@ async def plan_and_list(
 
 def _columns(
     plans: Sequence[tuple[DueMessage, Sequence[Addressee]]], late_since: Mapping[UUID, datetime]
-) -> dict[str, object]:
+) -> dict[str, Any]:
     each = [(place, message, device) for place, (message, devices) in enumerate(plans, 1) for device in devices]
     return columns_of([message for message, _ in plans], *DueMessage.__slots__) | {
         "places": [place for place, _, _ in each],
