@@ -1,4 +1,7 @@
-"""Who is signed in to the console: one-time codes, and the sessions that they open; stored as digests only."""
+"""Who is signed in to the console: one-time codes, and the sessions that they open; stored as digests only.
+
+Retention deletes what has expired (`db/retention.py`).
+"""
 
 import secrets
 from dataclasses import dataclass, field
@@ -36,7 +39,6 @@ def read_code(typed: str) -> str | None:
 
 _SUBJECT = "console_session"
 _WHO = (ConsoleSession.user_id, func.coalesce(ConsoleSession.by_person, True))
-_BLIND = {"synchronize_session": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +60,6 @@ class Opened:
 
 async def open_for(db: AsyncSession, actor: Actor, way: str, until: datetime | None = None) -> Opened:
     """Sign somebody in for some hours, at most until an instant, and record it; `way` says how."""
-    old = (
-        select(ConsoleSession.digest)
-        .where(ConsoleSession.expires_at < func.clock_timestamp())
-        .with_for_update(skip_locked=True)
-    )
-    await db.execute(
-        delete(ConsoleSession).where(ConsoleSession.digest.in_(old.scalar_subquery())), execution_options=_BLIND
-    )
     value = secrets.token_urlsafe(32)
     values = {
         "digest": digest(value),
@@ -95,7 +89,7 @@ async def of(db: AsyncSession, value: str) -> SignedIn | None:
 async def close(db: AsyncSession, value: str) -> None:
     """Sign out, and record it."""
     ended = delete(ConsoleSession).where(ConsoleSession.digest == digest(value)).returning(*_WHO)
-    row = (await db.execute(ended, execution_options=_BLIND)).one_or_none()
+    row = (await db.execute(ended)).one_or_none()
     if row is not None:
         await support_actions.note(db, Deed(Actor(*row), "sign_out", _SUBJECT), {_name(value): {}})
 
@@ -108,12 +102,6 @@ def _name(value: str) -> UUID:
 async def issue(db: AsyncSession, actor: Actor, lifetime: timedelta) -> str:
     """Make a code for somebody."""
     code = code_from(secrets.token_bytes(10))
-    old = (
-        select(ConsoleCode.digest)
-        .where(ConsoleCode.expires_at < func.clock_timestamp())
-        .with_for_update(skip_locked=True)
-    )
-    await db.execute(delete(ConsoleCode).where(ConsoleCode.digest.in_(old.scalar_subquery())), execution_options=_BLIND)
     values = {"digest": _digest(code), "user_id": actor.name, "by_person": actor.is_person}
     await db.execute(insert(ConsoleCode).values(expires_at=func.clock_timestamp() + lifetime, **values))
     return code
@@ -125,7 +113,7 @@ async def redeem(db: AsyncSession, typed: str) -> Actor | None:
         ConsoleCode.digest == _digest(typed), ConsoleCode.expires_at > func.clock_timestamp()
     )
     who = taken.returning(ConsoleCode.user_id, func.coalesce(ConsoleCode.by_person, True))
-    row = (await db.execute(who, execution_options=_BLIND)).one_or_none()
+    row = (await db.execute(who)).one_or_none()
     return Actor(*row) if row else None
 
 
