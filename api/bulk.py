@@ -33,7 +33,7 @@ from db.outbox import OutboxEntry
 from domain.problems import DomainError, InvalidField
 from domain.sessions import SessionStatus
 from operations import fasts
-from operations.fasts import Carried, CarriedOut, Finish, Order
+from operations.fasts import CarriedOut, Finish, Order
 from settings.apps_file import AppIds
 
 router = APIRouter(prefix="/v1")
@@ -103,7 +103,7 @@ class RegisterItem(RegistrationIn):
 
 
 class ImportItem(RegistrationIn):
-    """A device token from another sender. What phones have told us since, this leaves as it is."""
+    """A device token from another sender. It changes nothing that a phone has said since."""
 
     user_id: UserId
     installation_id: UUID
@@ -287,15 +287,9 @@ class _Fasts:
 
     async def _try(self, orders: Mapping[int, Order]) -> None:
         """Carry out those whose rows are free, in one transaction; in parts where the database refuses one of them."""
-        most = self._writes.quotas.active_fasts
-
-        async def write(db: AsyncSession) -> tuple[Sequence[int], Carried]:
-            ready = await fasts.free(db, orders.values(), most)
-            places = [place for place, order in orders.items() if order.session_id in ready]
-            return places, await fasts.carry_out(db, [orders[place] for place in places], most)
-
+        write = partial(fasts.carry_out_free, orders=orders, most=self._writes.quotas.active_fasts)
         try:
-            places, carried = await self._writes.at_once("batch", write)
+            answers, entries = await self._writes.at_once("batch", write)
         except ServiceUnavailable:  # no connection yet
             return
         except Exception as error:
@@ -305,8 +299,8 @@ class _Fasts:
                 raise
             await self._try_in_parts(orders, error)
             return
-        self.answers |= dict(zip(places, carried.answers, strict=True))
-        self.entries += carried.entries
+        self.answers |= answers
+        self.entries += entries
 
     async def _try_in_parts(self, orders: Mapping[int, Order], error: Exception) -> None:
         sessions = list({order.session_id: None for order in orders.values()})
@@ -384,9 +378,7 @@ async def _registered_together(requests: Mapping[int, DeviceRequest], writes: Wr
 
 
 async def _stored(part: Sequence[DeviceRequest], writes: Writes) -> set[UUID]:
-    async def write(db: AsyncSession) -> set[UUID]:
-        return await device_token_imports.register_all(db, part, most=writes.quotas.installations)
-
+    write = partial(device_token_imports.register_all, requests=part, most=writes.quotas.installations)
     try:
         return await writes.at_once("batch", write)
     except Exception as error:  # one of them, or a lock: then each is made by itself

@@ -1,5 +1,6 @@
-"""What commands share: the settings of a local run, the database, the operator, and the output."""
+"""What commands share: the settings of a local run, the database, the operator, numbers, and the output."""
 
+import argparse
 import asyncio
 import getpass
 import os
@@ -136,9 +137,31 @@ def actor() -> str:
         return f"cli:{os.getuid()}"
 
 
+def up_to(most: int, what: str = "a number") -> Callable[[str], int]:
+    """Make the type of an argument that is a number from 1 to `most`."""
+
+    def number(text: str) -> int:
+        if not (text.isascii() and text.isdecimal()) or not 1 <= int(text[:9]) <= most or len(text) > 9:
+            raise argparse.ArgumentTypeError(f"must be {what} from 1 to {most}")
+        return int(text)
+
+    return number
+
+
 def print_json(value: object) -> None:
     """Print as JSON, with the API's field names."""
     print(TypeAdapter(type(value)).dump_json(value, indent=2).decode())
+
+
+def print_list(
+    arguments: argparse.Namespace, found: Sequence[T], titles: Sequence[str], line: Callable[[T], Sequence[object]]
+) -> int:
+    """Print a list as JSON where `--json` is given, else as a table; gives the exit status."""
+    if arguments.json:
+        print_json(found)
+    else:
+        print_table(titles, [line(each) for each in found])
+    return 0
 
 
 def print_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

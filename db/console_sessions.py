@@ -1,4 +1,7 @@
-"""Who is signed in to the console: one-time codes, and the sessions that they open; stored as digests only."""
+"""Who is signed in to the console: one-time codes, and the sessions that they open; stored as digests only.
+
+Retention deletes what has expired (`db/retention.py`).
+"""
 
 import secrets
 from dataclasses import dataclass, field
@@ -35,7 +38,6 @@ def read_code(typed: str) -> str | None:
 
 
 _SUBJECT = "console_session"
-_BLIND = {"synchronize_session": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +59,6 @@ class Opened:
 
 async def open_for(db: AsyncSession, user_id: str, way: str, until: datetime | None = None) -> Opened:
     """Sign somebody in for some hours, at most until an instant, and record it; `way` says how."""
-    old = (
-        select(ConsoleSession.digest)
-        .where(ConsoleSession.expires_at < func.clock_timestamp())
-        .with_for_update(skip_locked=True)
-    )
-    await db.execute(
-        delete(ConsoleSession).where(ConsoleSession.digest.in_(old.scalar_subquery())), execution_options=_BLIND
-    )
     value = secrets.token_urlsafe(32)
     values = {
         "digest": digest(value),
@@ -90,7 +84,7 @@ async def of(db: AsyncSession, value: str) -> SignedIn | None:
 async def close(db: AsyncSession, value: str) -> None:
     """Sign out, and record it."""
     ended = delete(ConsoleSession).where(ConsoleSession.digest == digest(value)).returning(ConsoleSession.user_id)
-    user_id = await db.scalar(ended, execution_options={"synchronize_session": False})
+    user_id = await db.scalar(ended)
     if user_id is not None:
         await support_actions.note(db, Deed(user_id, "sign_out", _SUBJECT), {_name(value): {}})
 
@@ -103,12 +97,6 @@ def _name(value: str) -> UUID:
 async def issue(db: AsyncSession, user_id: str, lifetime: timedelta) -> str:
     """Make a code for somebody."""
     code = code_from(secrets.token_bytes(10))
-    old = (
-        select(ConsoleCode.digest)
-        .where(ConsoleCode.expires_at < func.clock_timestamp())
-        .with_for_update(skip_locked=True)
-    )
-    await db.execute(delete(ConsoleCode).where(ConsoleCode.digest.in_(old.scalar_subquery())), execution_options=_BLIND)
     values = {"digest": _digest(code), "user_id": user_id, "expires_at": func.clock_timestamp() + lifetime}
     await db.execute(insert(ConsoleCode).values(values))
     return code
@@ -119,9 +107,7 @@ async def redeem(db: AsyncSession, typed: str) -> str | None:
     taken = delete(ConsoleCode).where(
         ConsoleCode.digest == _digest(typed), ConsoleCode.expires_at > func.clock_timestamp()
     )
-    user_id: str | None = await db.scalar(
-        taken.returning(ConsoleCode.user_id), execution_options={"synchronize_session": False}
-    )
+    user_id: str | None = await db.scalar(taken.returning(ConsoleCode.user_id))
     return user_id
 
 

@@ -126,8 +126,7 @@ async def _accept(db: AsyncSession, tasks: Sequence[PushTask], actor: str) -> No
             settled_at=None,
             held_by=None,
             again_at=func.clock_timestamp(),
-        ).returning(PushTask.task_id),
-        execution_options={"synchronize_session": False},
+        ).returning(PushTask.task_id)
     )
     task_ids = set(accepted)
     await outbox.add_for_sweepers(db, OUTBOX_KIND, sorted(task_ids))

@@ -9,7 +9,7 @@ from fastapi.responses import RedirectResponse
 
 from api.console.rendering import page
 from api.console.session import PATH, Console, Signed
-from api.dependencies import Database, next_cursor, page_at
+from api.dependencies import Database, cut, page_at
 from api.support.push_tasks import FilterIn
 from db import push_tasks
 from db.views import dead_tasks
@@ -36,10 +36,7 @@ async def listing(request: Request, operator: Signed, sessions: Database) -> Res
     after = page_at(query.pop("cursor", None), _ITEMS).after
     async with sessions() as db:
         found = await dead_tasks.matching(db, _wanted(query), after, _ITEMS + 1)
-    shown = found[:_ITEMS]
-    following = None
-    if len(found) > len(shown):
-        following = urlencode(query | {"cursor": next_cursor(shown[-1].due_at, shown[-1].task_id)})
+    shown, following = cut(found, _ITEMS, lambda each: (each.due_at, each.task_id))
     return page(
         request,
         "dead",
@@ -47,7 +44,7 @@ async def listing(request: Request, operator: Signed, sessions: Database) -> Res
         tasks=shown,
         fields=query,
         query=urlencode(query),
-        next=following,
+        next=following and urlencode(query | {"cursor": following}),
         is_first=after is None,
         narrow=not _RARE.isdisjoint(query),
         **_CHOICES,

@@ -5,11 +5,11 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query
-from pydantic import AfterValidator, Field, StrictBool, TypeAdapter
+from pydantic import AfterValidator, Field, StrictBool
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import Cursor, Database, Limit, RowWrites, Supporter, cut, next_cursor, page_at
+from api.dependencies import Cursor, Database, Limit, RowWrites, Supporter, cut, page_at
 from api.fields import Body, Instant, printable
 from api.http.problem_types import responses
 from db.engine import is_of_erased
@@ -66,9 +66,6 @@ class ShownTaskList:
     next_cursor: str | None
 
 
-_TASK = TypeAdapter(ShownTask)
-
-
 @router.get("", responses=responses("not-allowed"))
 async def list_push_tasks(query: Annotated[ListIn, Query()], sessions: Database) -> ShownTaskList:
     """List push tasks, by default the dead ones."""
@@ -77,8 +74,7 @@ async def list_push_tasks(query: Annotated[ListIn, Query()], sessions: Database)
     check_filter(wanted)
     async with sessions() as db:
         found = await dead_tasks.matching(db, wanted, page.after, page.limit + 1)
-    shown, more = cut(found, page.limit, _TASK)
-    return ShownTaskList(shown, next_cursor(shown[-1].due_at, shown[-1].task_id) if more else None)
+    return ShownTaskList(*cut(found, page.limit, lambda each: (each.due_at, each.task_id)))
 
 
 @router.post("/redrive", responses=responses("not-allowed", "being-erased"))

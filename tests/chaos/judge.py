@@ -283,6 +283,8 @@ def _judge_repeats(calls: Sequence[Call], troubles: Sequence[Trouble], verdict: 
 
 def _touches(trouble: Trouble, call: Call) -> bool:
     """Whether the answer to a call may have been lost by it, or its record."""
+    if trouble.target == "providers":  # calls that waited meanwhile are read right after it
+        return trouble.began_at <= call.received_at <= trouble.ended_at + 1
     if trouble.target.startswith("provider"):
         return trouble.target == f"provider {call.provider}" and abs(trouble.began_at - call.received_at) < 1
     if not trouble.target.startswith(("worker", "postgres")):

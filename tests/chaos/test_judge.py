@@ -150,6 +150,7 @@ def test_a_second_line_is_doubled() -> None:
         (REMINDER, [KILLED]),
         (REMINDER, [replace(KILLED, target="postgres")]),
         (REMINDER, [Trouble("provider apns", DUE, DUE)]),
+        (REMINDER, [Trouble("providers", DUE - 1, DUE)]),
     ],
 )
 def test_a_second_call_of_a_push_whose_fate_was_unknown_is_allowed(first: Call, troubles: list[Trouble]) -> None:
