@@ -78,7 +78,11 @@ class Finding(Enum):
     NEVER_MIGRATED = ("the database was never migrated", "Run `cli.py migrate`, then restart workers and API.")
     OTHER_MIGRATION = (
         "the database is at migration {present}, not at {newest}",
-        "Run `cli.py migrate`, then restart workers and API. A database that is ahead needs the newer release.",
+        "Run `cli.py migrate`, then restart workers and API.",
+    )
+    NEWER_MIGRATION = (
+        "a newer release has migrated the database to {present}; this one works with it",
+        "Roll the newer release out, or stay with this one: docs/deployment.md, Upgrade.",
     )
     WORKERS = ("{workers} alive in the last {within:g} s", "")
     NO_WORKERS = ("no worker was alive in the last {within:g} s", "Start workers (`worker.py`), and read their logs.")

@@ -47,7 +47,7 @@ async def port(ours: trustme.CA, stack: Stack) -> AsyncIterator[int]:
         except (ssl.SSLError, ConnectionError):  # the client goes away: it does not trust us
             writer.close()
 
-    server = await asyncio.start_server(serve, "localhost", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
     yield int(server.sockets[0].getsockname()[1])
     server.close()
 
