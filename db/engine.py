@@ -29,6 +29,7 @@ UNREACHABLE: tuple[type[Exception], ...] = (  # errors while PostgreSQL is away,
     TimeoutError,
     asyncpg.InterfaceError,
 )
+TROUBLE: tuple[type[Exception], ...] = (DBAPIError, *UNREACHABLE)  # all errors of the database
 # Classes of SQLSTATE: connection, rollback, resources, lock not available, operator intervention; read-only
 _PASSING = ("08", "40", "53", "55P03", "57", "25006")
 _OF_ALL = ("08", "25006", "53", "57")  # concern everybody: connection, read-only, resources, operator
@@ -153,20 +154,6 @@ async def present_instant(db: AsyncSession) -> datetime:
     """Read the database's clock: the one clock that all processes share."""
     now: datetime = (await db.execute(select(func.clock_timestamp()))).scalar_one()
     return now
-
-
-async def is_ready(sessions: Sessions) -> bool:
-    """Tell whether the database can be reached, is migrated and takes writes."""
-    try:
-        async with sessions() as db:
-            await db.execute(
-                text("UPDATE outbox SET attempts = attempts WHERE false")
-            )  # no row, but it needs the right to write
-    except UNREACHABLE:
-        return False
-    except DBAPIError:  # for one, no such table
-        return False
-    return True
 
 
 def will_pass(error: DBAPIError) -> bool:

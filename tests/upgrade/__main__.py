@@ -205,7 +205,7 @@ class Rehearsal:
     async def _judge_phones(self) -> None:
         requests: dict[str, list[float]] = {}
         for request in self.new.place.simulator.requests:
-            if request.is_accepted:
+            if request.status == 200:
                 requests.setdefault(request.token, []).append(request.received_timestamp)
         awaited = self.people.awaited
         wrong = [each for each in awaited if len(requests.get(each.token, ())) != len(each.due)]
