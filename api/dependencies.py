@@ -183,7 +183,7 @@ async def _caller(
     try:
         yield caller
     except NotFound:
-        person = acts_for or (None if "service" in caller.scopes else caller.user_id)
+        person = acts_for or (caller.user_id if caller.is_person else None)
         if request.method not in _READS and person and await _is_being_erased(services, person):
             raise being_erased() from None  # what the request is about may be gone already
         raise
@@ -216,7 +216,7 @@ async def _user(request: Request, caller: Annotated[Caller, Depends(_caller)]) -
     """Give the user that a route is for: the caller, or below `/v1/users/` the one that a service acts for."""
     if "user_id" in request.path_params:
         return Caller(request.path_params["user_id"], frozenset(), _with_scope(caller, "service").expires_at)
-    if "service" in caller.scopes or not caller.is_person:
+    if not caller.is_person:
         raise ActForUser(for_a_user(route_template(request.scope)))
     return caller
 

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import UNREACHABLE, ReadOnly, Sessions, make_engine, make_sessions
 from db.migrate import migrate, newest_revision
+from db.support_actions import Actor
 from domain.naming import VERSION
 from settings.environment import ConfigError, service_settings
 
@@ -129,12 +130,13 @@ def write(change: Callable[[AsyncSession], Awaitable[T]]) -> T:
     return query(answer)
 
 
-def actor() -> str:
-    """Name the operator at the command line."""
+def actor() -> Actor:
+    """Name the operator at the command line, who is none of the app's people."""
     try:
-        return f"cli:{getpass.getuser()}"
+        name = getpass.getuser()
     except (KeyError, OSError):  # a user id without a name
-        return f"cli:{os.getuid()}"
+        name = str(os.getuid())
+    return Actor(f"cli:{name}", is_person=False)
 
 
 def up_to(most: int, what: str = "a number") -> Callable[[str], int]:

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import hold_names
 from db.models.operations import TokenErrorCutoffRow
+from db.support_actions import Actor
 from db.unreadable import route_of
 from domain.mass_failure import MassFailure
 from domain.push import Route
@@ -51,12 +52,12 @@ async def engage(db: AsyncSession, route: Route, failure: MassFailure) -> bool:
     return await db.scalar(engaged) is not None
 
 
-async def release(db: AsyncSession, cutoff_id: UUID, actor: str) -> bool:
+async def release(db: AsyncSession, cutoff_id: UUID, actor: Actor) -> bool:
     """End a cutoff; False when there is no such cutoff, or it has ended before."""
     query = (
         update(TokenErrorCutoffRow)
         .where(TokenErrorCutoffRow.id == cutoff_id, TokenErrorCutoffRow.resumed_at.is_(None))
-        .values(resumed_at=func.clock_timestamp(), resumed_by=actor)
+        .values(resumed_at=func.clock_timestamp(), resumed_by=actor.name, resumed_by_person=actor.is_person)
         .returning(TokenErrorCutoffRow.id)
     )
     return await db.scalar(query) is not None

@@ -12,7 +12,7 @@ from db import device_tokens, outbox, push_tasks, support_actions
 from db.engine import hold_names, present_instant
 from db.models.people import DeviceToken
 from db.models.pushes import PushTask
-from db.support_actions import Deed
+from db.support_actions import Actor, Deed
 from db.views import answer_of
 from db.views import devices as device_history
 from db.views.dead_tasks import KNOWN, with_token
@@ -84,7 +84,7 @@ class ShownTestPush:
     next_cursor: None = None
 
 
-async def send(db: AsyncSession, request: TestPushRequest, actor: str) -> ShownTestPush:
+async def send(db: AsyncSession, request: TestPushRequest, actor: Actor) -> ShownTestPush:
     """Plan a test push; a worker's sweeper dispatches it once this is committed.
 
     Raises NotFound (not their installation), Conflict (no active token), InvalidField (nothing to validate),

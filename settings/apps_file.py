@@ -93,7 +93,7 @@ def _content(file: Path) -> bytes:
 
 def _tables(content: bytes) -> Mapping[str, dict[str, Any]]:
     try:
-        tables = tomllib.loads(content.decode())
+        tables = tomllib.loads(content.decode("utf-8-sig"))  # some editors begin a file with a mark
     except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
         raise ConfigError(f"APPS_FILE is not TOML: {error}.") from None
     if not tables:

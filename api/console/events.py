@@ -135,7 +135,7 @@ async def _enabled(db: AsyncSession, webhook_id: UUID) -> None:
 
 
 async def _note(db: AsyncSession, operator: Operator, action: str, webhook_id: UUID, **detail: object) -> None:
-    await support_actions.note(db, Deed(operator.user_id, action, "webhook"), {webhook_id: detail})
+    await support_actions.note(db, Deed(operator.actor, action, "webhook"), {webhook_id: detail})
 
 
 def _back(webhook_id: UUID, done: str) -> Response:

@@ -56,7 +56,7 @@ async def rehearse(request: Request, operator: Signed, sessions: Database) -> Re
     """Show what a redrive by this filter would do, with a button that does it."""
     query = _query(request)
     limit = _limit(query.pop("limit", None))
-    would = await redrives.redrive_matching(sessions, _wanted(query), limit, operator.user_id, RedriveMode.REHEARSAL)
+    would = await redrives.redrive_matching(sessions, _wanted(query), limit, operator.actor, RedriveMode.REHEARSAL)
     return page(
         request, "redrive", operator, fields=query, query=urlencode(query), limit=limit, result=would, done=False
     )
@@ -67,7 +67,7 @@ async def redrive(request: Request, operator: Signed, sessions: Database) -> Res
     """Redrive by filter, and show the result."""
     query = {name: value for name, value in operator.form.items() if value and name != "csrf_token"}
     limit = _limit(query.pop("limit", None))
-    result = await redrives.redrive_matching(sessions, _wanted(query), limit, operator.user_id, RedriveMode.REAL)
+    result = await redrives.redrive_matching(sessions, _wanted(query), limit, operator.actor, RedriveMode.REAL)
     return page(
         request, "redrive", operator, fields=query, query=urlencode(query), limit=limit, result=result, done=True
     )
@@ -110,5 +110,5 @@ async def show_push(
 async def redrive_push(task_id: UUID, operator: Signed, sessions: Database) -> Response:
     """Redrive a push. All checks run again."""
     async with sessions.begin() as db:
-        await redrives.redrive(db, task_id, operator.user_id)
+        await redrives.redrive(db, task_id, operator.actor)
     return RedirectResponse(f"{PATH}/push/{task_id}", 303)

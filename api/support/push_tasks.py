@@ -6,17 +6,15 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query
 from pydantic import AfterValidator, Field, StrictBool
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import Cursor, Database, Limit, RowWrites, Supporter, cut, page_at
 from api.fields import Body, Instant, printable
 from api.http.problem_types import responses
-from db.engine import is_of_erased
 from db.views import dead_tasks
 from db.views.dead_tasks import PushTaskFilter, ShownTask, WholeTask, check_filter
 from domain.kinds import Kind
-from domain.problems import NotFound, being_erased
+from domain.problems import NotFound
 from domain.push import Environment, Provider, TaskState
 from operations import redrive as redrives
 from operations.redrive import MAX_AT_ONCE, Redriven
@@ -82,12 +80,7 @@ async def redrive_push_tasks(body: RedriveIn, caller: Supporter, sessions: Datab
     """Redrive dead push tasks by filter, the latest due first. A push that may not be sent any more stays dead."""
     wanted = PushTaskFilter(**body.model_dump(exclude={"limit", "dry_run"}))
     mode = redrives.RedriveMode.REHEARSAL if body.dry_run else redrives.RedriveMode.REAL
-    try:
-        return await redrives.redrive_matching(sessions, wanted, body.limit, caller.user_id, mode)
-    except DBAPIError as error:
-        if is_of_erased(error):  # the operator, whose name would be stored
-            raise being_erased() from None
-        raise
+    return await redrives.redrive_matching(sessions, wanted, body.limit, caller.actor, mode)
 
 
 @router.get(
@@ -111,7 +104,7 @@ async def redrive_push_task(task_id: UUID, caller: Supporter, sessions: Database
     """Redrive a dead push task. 409 if it is not dead or may not be sent any more; `reason` says why."""
 
     async def accept(db: AsyncSession) -> None:
-        await redrives.redrive(db, task_id, caller.user_id)
+        await redrives.redrive(db, task_id, caller.actor)
 
     await writes.run(accept, f"push-task/{task_id}")
     async with sessions() as db:
