@@ -157,10 +157,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http)
     answer_server_errors(
-        app,
-        on_erased=_expected,
-        on_unavailable=lambda _: unavailable(Detail.DATABASE_AWAY),
-        on_unexpected=_unexpected,
+        app, on_erased=_expected, on_unavailable=lambda _: unavailable(Detail.DATABASE_AWAY), on_unexpected=_unexpected
     )
 
 
