@@ -59,10 +59,7 @@ class Finding(Enum):
         "Set them to the `aud` and `iss` of your tokens.",
     )
     KEY_FILE_OK = ("{app}: key file can be used", "")
-    KEY_FILE = (
-        "{app}: {error}",
-        "Use the original file from Apple's or Google's console (.p8 or JSON).",
-    )
+    KEY_FILE = ("{app}: {error}", "Use the original file from Apple's or Google's console (.p8 or JSON).")
     KEY_FILE_OPEN = (
         "{app}: {file} can be read by everybody on this machine",
         "Run chmod 400, and let the user that runs Fastbell own the file.",
@@ -107,10 +104,7 @@ class Finding(Enum):
         "Start workers (`worker.py`) with the settings of this provider, and read their logs.",
     )
     SCHEDULE_OK = ("schedule {name} exists", "")
-    NO_SCHEDULE = (
-        "schedule {name} is missing",
-        "A worker creates it within a minute: start one, and read its log.",
-    )
+    NO_SCHEDULE = ("schedule {name} is missing", "A worker creates it within a minute: start one, and read its log.")
     SCHEDULE_PAUSED = (
         "schedule {name} is paused",
         "temporal schedule toggle --unpause --schedule-id {name} --reason …",

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from db.engine import async_url, is_ready, make_engine, make_sessions
+from db.engine import async_url, make_engine, make_sessions
+from db.migrate import check_readiness
 from settings.environment import ConfigError, service_settings
 from tests.stack import Stack
 
@@ -96,7 +97,7 @@ def _address(stack: Stack, host: str, query: str) -> str:
 async def _is_ready(address: str) -> bool:
     engine = make_engine(address, pool_size=1)
     try:
-        return await is_ready(make_sessions(engine))
+        return (await check_readiness(make_sessions(engine)))[0]
     finally:
         await engine.dispose()
 

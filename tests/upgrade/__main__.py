@@ -211,7 +211,7 @@ class Rehearsal:
         requests: dict[str, list[float]] = {}
         refused: set[str] = set()
         for request in self.new.place.simulator.requests:
-            if request.is_accepted:
+            if request.status == 200:
                 requests.setdefault(request.token, []).append(request.received_timestamp)
             else:
                 refused.add(request.token)
