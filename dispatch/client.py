@@ -84,7 +84,7 @@ async def connect(
     Raises ConfigError for settings that cannot be used, and RuntimeError where there is no connection. Calls are small
     and many: to compress one costs both sides more than to send it.
     """
-    check_encryption({name: value for name, value in environ.items() if value})
+    check_settings(environ)
     return await Client.connect(
         **connection(environ),
         lazy=lazy,
@@ -93,6 +93,13 @@ async def connect(
         interceptors=[Tracing()] if tracing.is_on() else [],
         grpc_compression=GrpcCompression.NONE,
     )
+
+
+def check_settings(environ: Mapping[str, str] = os.environ) -> None:
+    """Raise ConfigError for settings of Temporal, or files that they name, that cannot be used."""
+    check_encryption({name: value for name, value in environ.items() if value})
+    connection(environ)
+    converter(environ)
 
 
 def converter(environ: Mapping[str, str] = os.environ) -> DataConverter:
