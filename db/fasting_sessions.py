@@ -67,7 +67,9 @@ async def free(db: AsyncSession, session_ids: Collection[UUID], names: Collectio
 
 
 async def start_all(
-    db: AsyncSession, started: Collection[tuple[FastingSession, dict[str, Any]]], dispatches: Collection[outbox.Owed]
+    db: AsyncSession,
+    started: Collection[tuple[FastingSession, dict[str, Any]]],
+    dispatches: Collection[outbox.PlannedDispatch],
 ) -> tuple[set[UUID], list[outbox.OutboxEntry]]:
     """Insert new sessions, each with the request that started it and its dispatch, in one statement.
 
@@ -138,7 +140,7 @@ async def follow(db: AsyncSession, user_id: str, minutes: tuple[int, ...]) -> li
     before = {each.session_id: each for each in following}
     await change_all(db, changed)
     needs = {each.session_id: needed_at(before[each.session_id], each, now) for each in changed}
-    return await outbox.add_all(db, OUTBOX_KIND, outbox.owed(needs, now))
+    return await outbox.add_all(db, OUTBOX_KIND, outbox.planned_dispatches(needs, now))
 
 
 async def active_of(db: AsyncSession, user_id: str, limit: int) -> Sequence[FastingSession]:
