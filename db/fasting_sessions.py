@@ -1,5 +1,6 @@
 """Fasting sessions: every change raises `rev` and enters the outbox, in one transaction."""
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -7,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import TypeAdapter
-from sqlalchemy import ARRAY, Select, Uuid, and_, bindparam, func, select, text, true, tuple_
+from sqlalchemy import ARRAY, Select, Uuid, bindparam, func, select, text, true, tuple_
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
@@ -175,27 +176,22 @@ async def settle_all(db: AsyncSession, dispatched: Collection[Dispatched]) -> se
     return set(await db.scalars(_SETTLE, columns_of(dispatched, *names)))
 
 
-async def read_with_phones(db: AsyncSession, session_id: UUID) -> FastWithPhones | None:
-    """Read a session, what its user prefers and the tokens that may be pushed to, in one statement; raises Unreadable.
+async def read_with_phones(db: AsyncSession, session_ids: Collection[UUID]) -> dict[UUID, FastWithPhones | None]:
+    """Read sessions, what their users prefer and the tokens that may be pushed to, in one statement.
 
-    An opening reads thousands of them a minute.
+    None for a session that this release cannot read. Openings read thousands a minute.
     """
-    mine = FastingSessionRow.user_id
-    query = (
-        select(FastingSessionRow, PreferencesRow, DeviceToken)
-        .outerjoin(PreferencesRow, PreferencesRow.user_id == mine)
-        .outerjoin(DeviceToken, and_(DeviceToken.user_id == mine, DeviceToken.active))
-        .where(FastingSessionRow.id == session_id)
-        .order_by(DeviceToken.id)
-        .execution_options(populate_existing=True)
-    )
-    rows = (await db.execute(query)).all()
-    if not rows:
-        return None
-    stored, preferred, _ = rows[0]
-    by_user = {} if preferred is None else await preferences.of_rows(db, [preferred])
-    devices = addresses(device for *_, device in rows if device is not None)
-    return FastWithPhones(_one(stored), by_user.get(stored.user_id, Preferences()), devices)
+    rows = (await db.execute(_WITH_PHONES, {"ids": list(session_ids)})).all()
+    preferred = await preferences.of_rows(db, {row[1].user_id: row[1] for row in rows if row[1] is not None}.values())
+    phones: dict[UUID, list[DeviceToken]] = defaultdict(list)
+    for stored, _, phone in rows:
+        phones[stored.id] += [] if phone is None else [phone]
+    read: dict[UUID, FastWithPhones | None] = {}
+    for stored, *_ in rows:
+        session = _session(stored)
+        wanted = preferred.get(stored.user_id, Preferences())
+        read[stored.id] = FastWithPhones(session, wanted, addresses(phones[stored.id])) if session else None
+    return read
 
 
 async def by_id(db: AsyncSession, session_ids: Iterable[UUID]) -> dict[UUID, FastingSession]:
@@ -252,6 +248,18 @@ def _each(session_ids: Iterable[UUID], lock: ForUpdateArg | None = None) -> Sele
     return select(aliased(FastingSessionRow, found)).select_from(each.join(found, true()))
 
 
+def _with_phones() -> Select[FastingSessionRow, PreferencesRow, DeviceToken]:
+    """Select sessions with their users' preferences and active tokens, by index as above."""
+    each = select(func.unnest(bindparam("ids", type_=ARRAY(Uuid))).label("id")).subquery("asked")
+    found = select(FastingSessionRow).where(FastingSessionRow.id == each.c.id).limit(1).lateral("found")
+    preferred = select(PreferencesRow).where(PreferencesRow.user_id == found.c.user_id).limit(1).lateral("preferred")
+    active = select(DeviceToken).where(DeviceToken.user_id == found.c.user_id, DeviceToken.active)
+    phones = active.order_by(DeviceToken.id).lateral("phones")  # the order keeps the planner from merging it
+    entities = aliased(FastingSessionRow, found), aliased(PreferencesRow, preferred), aliased(DeviceToken, phones)
+    joined = each.join(found, true()).outerjoin(preferred, true()).outerjoin(phones, true())
+    return select(*entities).select_from(joined).order_by(phones.c.id)
+
+
 def _active(user_id: str) -> Select[FastingSessionRow]:
     """Select a user's active fasts, without those whose end has passed."""
     return select(FastingSessionRow).where(
@@ -260,6 +268,8 @@ def _active(user_id: str) -> Select[FastingSessionRow]:
         FastingSessionRow.ends_at > func.statement_timestamp(),
     )
 
+
+_WITH_PHONES = _with_phones().execution_options(populate_existing=True)
 
 # each with one look into the index, as `_each` says
 _COLUMNS = """id, user_id, started_at, ends_at, status, ended_at, reminder_minutes, scheduled_at, rev, late_minutes,

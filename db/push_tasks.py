@@ -1,8 +1,8 @@
 """Push tasks: planned once, claimed before each call, closed for good."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID, uuid5
@@ -111,31 +111,42 @@ async def plan(
     """
     if not devices:
         return
-    columns = _columns(message, devices, late_since) | {"state": state, "reason": reason}
-    made = [row.provider for row in await db.execute(_PLAN, columns)]
-    once_committed(db, lambda: _count_planned(made, message.kind))
+    columns = _columns([(message, devices)], late_since) | {"state": state, "reason": reason}
+    made = [(row.provider, row.kind) for row in await db.execute(_PLAN, columns)]
+    once_committed(db, lambda: _count_planned(made))
     if state is not TaskState.PENDING:
-        count_settled(db, Counter((provider, message.kind, state, reason) for provider in made))
+        count_settled(db, Counter((*each, state, reason) for each in made))
 
 
-async def plan_and_list(db: AsyncSession, message: DueMessage, devices: Sequence[Addressee]) -> list[PlannedSend]:
-    """Plan as above, and list all of the message's pending tasks as below, in one statement."""
-    columns = _columns(message, devices, _AT_ONCE) | {"state": TaskState.PENDING, "reason": None}
+async def plan_and_list(
+    db: AsyncSession, plans: Sequence[tuple[DueMessage, Sequence[Addressee]]]
+) -> list[list[PlannedSend]]:
+    """Plan several messages as above, and list the pending tasks of each as below, in one statement."""
+    columns = _columns(plans, _AT_ONCE) | {"state": TaskState.PENDING, "reason": None}
     rows = (await db.execute(_PLAN_AND_LIST, columns)).all()
-    made = [row.provider for row in rows if row.is_new]
-    once_committed(db, lambda: _count_planned(made, message.kind))
-    if len(rows) < len(devices):  # settled already, or planned by a transaction that this statement does not see
-        return await pending_of(db, message.message_id)
-    return [send for row in rows if (send := planned(row)) is not None]
+    made = [(row.provider, row.kind) for row in rows if row.is_new]
+    once_committed(db, lambda: _count_planned(made))
+    listed: dict[UUID, list[Row[Any]]] = defaultdict(list)
+    for row in rows:
+        listed[row.message_id].append(row)
+    return [
+        [send for row in listed[message.message_id] if (send := planned(row)) is not None]
+        if len(listed[message.message_id]) >= len(devices)
+        # settled already, or planned by a transaction that this statement does not see
+        else await pending_of(db, message.message_id)
+        for message, devices in plans
+    ]
 
 
 def _columns(
-    message: DueMessage, devices: Sequence[Addressee], late_since: Mapping[UUID, datetime]
-) -> dict[str, object]:
-    return asdict(message) | {
-        "task_ids": [uuid5(message.message_id, str(device.installation_id)) for device in devices],
-        "device_ids": [device.id for device in devices],
-        "late_sinces": [late_since.get(device.installation_id) for device in devices],
+    plans: Sequence[tuple[DueMessage, Sequence[Addressee]]], late_since: Mapping[UUID, datetime]
+) -> dict[str, Any]:
+    each = [(place, message, device) for place, (message, devices) in enumerate(plans, 1) for device in devices]
+    return columns_of([message for message, _ in plans], *DueMessage.__slots__) | {
+        "places": [place for place, _, _ in each],
+        "task_ids": [uuid5(message.message_id, str(device.installation_id)) for _, message, device in each],
+        "device_ids": [device.id for _, _, device in each],
+        "late_sinces": [late_since.get(device.installation_id) for _, _, device in each],
     }
 
 
@@ -276,32 +287,37 @@ _OVERDUE = text("""
 """)
 _COUNTED = (PushTask.provider, PushTask.kind, PushTask.state, PushTask.last_reason)
 
+# Each row with one look into the index, as `_each` of `fasting_sessions` says.
 _INSERT = """
     INSERT INTO push_tasks (task_id, kind, user_id, installation_id, device_id, provider, environment, app_id,
                             conversation_id, message_id, reminder_minutes, collapse_key, due_at, expires_at,
                             attempt_count, next_attempt_at, state, last_reason, settled_at, validate_only, again_at)
-    SELECT new.task_id, :kind, d.user_id, d.installation_id, d.id, d.provider, d.environment, d.app_id,
-           :conversation_id, :message_id, :reminder_minutes, :collapse_key, CAST(:due_at AS timestamptz), :expires_at,
-           0, CASE WHEN planned.state = 'pending'
-                   THEN greatest(CAST(:due_at AS timestamptz), statement_timestamp()) END,
+    SELECT new.task_id, m.kind, d.user_id, d.installation_id, d.id, d.provider, d.environment, d.app_id,
+           m.conversation_id, m.message_id, m.reminder_minutes, m.collapse_key, m.due_at, m.expires_at,
+           0, CASE WHEN planned.state = 'pending' THEN greatest(m.due_at, statement_timestamp()) END,
            planned.state, planned.reason, CASE WHEN planned.state <> 'pending' THEN clock_timestamp() END,
-           :validate_only, new.late_since
-      FROM unnest(CAST(:task_ids AS uuid[]), CAST(:device_ids AS uuid[]), CAST(:late_sinces AS timestamptz[]))
-           AS new (task_id, device_id, late_since)
+           m.validate_only, new.late_since
+      FROM unnest(CAST(:message_id AS uuid[]), CAST(:kind AS text[]), CAST(:conversation_id AS uuid[]),
+                  CAST(:reminder_minutes AS int[]), CAST(:collapse_key AS text[]), CAST(:due_at AS timestamptz[]),
+                  CAST(:expires_at AS timestamptz[]), CAST(:validate_only AS boolean[])) WITH ORDINALITY
+           AS m (message_id, kind, conversation_id, reminder_minutes, collapse_key, due_at, expires_at, validate_only,
+                 place)
+      JOIN unnest(CAST(:places AS bigint[]), CAST(:task_ids AS uuid[]), CAST(:device_ids AS uuid[]),
+                  CAST(:late_sinces AS timestamptz[])) AS new (place, task_id, device_id, late_since) USING (place)
      CROSS JOIN (SELECT CAST(:state AS text) AS state, CAST(:reason AS text) AS reason) AS planned
-      JOIN device_tokens AS d ON d.id = new.device_id
+     CROSS JOIN LATERAL (SELECT * FROM device_tokens WHERE id = new.device_id LIMIT 1) AS d
      ORDER BY new.task_id
         ON CONFLICT DO NOTHING
-    RETURNING task_id, provider, environment, app_id, kind, user_id
+    RETURNING message_id, task_id, provider, environment, app_id, kind, user_id
 """
 _PLAN = text(_INSERT)
 _PLAN_AND_LIST = text(f"""
     WITH made AS ({_INSERT})
     SELECT true AS is_new, made.* FROM made
      UNION ALL
-    SELECT false, task_id, provider, environment, app_id, kind, user_id
-      FROM push_tasks
-     WHERE message_id = :message_id AND state = 'pending'
+    SELECT false, t.message_id, task_id, provider, environment, app_id, kind, user_id
+      FROM unnest(CAST(:message_id AS uuid[])) AS asked (id)
+     CROSS JOIN LATERAL (SELECT * FROM push_tasks WHERE message_id = asked.id AND state = 'pending' OFFSET 0) AS t
      ORDER BY provider, task_id
 """)  # noqa: S608 -- of our own words alone
 
@@ -352,8 +368,8 @@ _APPLY = text(
 )
 
 
-def _count_planned(providers: Sequence[str], kind: Kind) -> None:
-    for provider in providers:
+def _count_planned(made: Sequence[tuple[str, str]]) -> None:
+    for provider, kind in made:
         metrics.pushes_planned.labels(provider, kind).inc()
 
 
