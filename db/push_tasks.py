@@ -167,7 +167,7 @@ def planned(row: Any) -> PlannedSend | None:  # noqa: ANN401 -- any row with the
 
 async def locked(db: AsyncSession, task_ids: Collection[UUID]) -> list[Task]:
     """Read tasks and lock them until the transaction ends; those that this release cannot read are left out."""
-    query = select(PushTask.__table__).where(among(PushTask.task_id, task_ids))
+    query = select(*_TASK).where(among(PushTask.task_id, task_ids))
     rows = await db.execute(query.order_by(PushTask.task_id).with_for_update())
     return [task for row in rows if (task := task_of(row)) is not None]
 
@@ -269,6 +269,12 @@ async def mark_opened(db: AsyncSession, user_id: str, task_id: UUID) -> bool:
     return await db.scalar(query, execution_options={"synchronize_session": False}) is not None
 
 
+_TASK = (  # the columns that `task_of` reads
+    *(PushTask.task_id, PushTask.kind, PushTask.user_id, PushTask.installation_id, PushTask.conversation_id),
+    *(PushTask.provider, PushTask.app_id, PushTask.environment, PushTask.message_id, PushTask.reminder_minutes),
+    *(PushTask.collapse_key, PushTask.due_at, PushTask.expires_at, PushTask.attempt_count, PushTask.synced_at),
+    *(PushTask.validate_only, PushTask.state, PushTask.last_reason, PushTask.again_at, PushTask.held_by),
+)
 # The state is written out, so that the planner uses the partial index of pending tasks.
 _OVERDUE = text("""
     SELECT user_id, message_id

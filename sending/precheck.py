@@ -10,7 +10,7 @@ import structlog
 
 from db import last_check, push_attempts, push_tasks
 from db.collapse_groups import Sounding
-from db.models.people import DeviceToken
+from db.device_tokens import ActiveToken
 from db.unreadable import log_unreadable
 from domain.back_off import in_time
 from domain.kinds import RULES, Subject
@@ -182,7 +182,7 @@ def _hindered(task: push_tasks.Task, ask: Hindered, facts: Facts) -> Deferred | 
     return Deferred(fitting, task.user_id, left) if fitting else Final(TaskState.DEAD, ask.hindrance.reason)
 
 
-def _begin(task: push_tasks.Task, claim: Claim, device: DeviceToken, facts: Facts) -> Proceed | Deferred:
+def _begin(task: push_tasks.Task, claim: Claim, device: ActiveToken, facts: Facts) -> Proceed | Deferred:
     """Begin an attempt for a push that may go out, unless another push of its collapse group is being sent."""
     if facts.pushes.turn(task) is CollapseGroupTurn.LATER:
         left = task.expires_at - facts.now
@@ -230,7 +230,7 @@ def _enters_the_log(task: push_tasks.Task, facts: Facts) -> bool:
     return is_reminder and task.state is TaskState.PENDING and facts.pushes.unwanted(task, facts.now) is None
 
 
-def _push(task: push_tasks.Task, attempt_id: UUID, device: DeviceToken, facts: Facts) -> Push:
+def _push(task: push_tasks.Task, attempt_id: UUID, device: ActiveToken, facts: Facts) -> Push:
     """Decide all that the phone shows, by one version of the app's presentation: the one in use at this moment."""
     kind, presentation = task.kind, facts.presentations.of(task.route.app_id)
     content, preview = _content(task, facts), RULES[kind].preview(facts.pushes.preferences_of(task))
@@ -257,7 +257,7 @@ def _push(task: push_tasks.Task, attempt_id: UUID, device: DeviceToken, facts: F
     )
 
 
-def _public_key(device: DeviceToken) -> bytes | None:
+def _public_key(device: ActiveToken) -> bytes | None:
     """Return the key that seals the text; None where the stored one is unusable, so the phone gets the generic text."""
     if device.public_key is None or is_usable(device.public_key):
         return device.public_key
