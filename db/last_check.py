@@ -34,6 +34,8 @@ from domain.last_check import (
 from domain.preferences import Preferences
 from domain.sessions import FastingSession
 
+_UNSET = Preferences()
+
 
 @dataclass(frozen=True, slots=True)
 class PushFacts:
@@ -49,7 +51,7 @@ class PushFacts:
 
     def preferences_of(self, task: Task) -> Preferences:
         """Give the preferences of a push's user."""
-        return self.preferences.get(task.user_id, Preferences())
+        return self.preferences.get(task.user_id, _UNSET)
 
     def time_zone(self, task: Task) -> str | None:
         """Give the time zone of a push's phone, by its last registration."""
