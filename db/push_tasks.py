@@ -83,6 +83,7 @@ class Update:
     next_attempt_at: datetime | None = None
     new_attempts: int = 0
     device_id: UUID | None = None  # None: as it was
+    ago: float = 0.0  # seconds since it was accepted
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +181,7 @@ async def existing(db: AsyncSession, task_ids: Collection[UUID]) -> set[UUID]:
 async def apply(db: AsyncSession, updates: Collection[Update]) -> None:
     """Store the states of tasks. Acceptance always wins; any other state changes only a pending task."""
     if updates:
-        names = ("task_id", "state", "reason", "next_attempt_at", "new_attempts", "device_id")
+        names = ("task_id", "state", "reason", "next_attempt_at", "new_attempts", "device_id", "ago")
         columns = columns_of(sorted(updates, key=lambda u: u.task_id), *names)
         settled = (await db.execute(_APPLY, columns)).all()
         if settled:
@@ -328,12 +329,13 @@ _APPLY = text(
                held_by = NULL,
                attempt_count = t.attempt_count + new.new_attempts,
                device_id = coalesce(new.device_id, t.device_id),
-               accepted_at = CASE WHEN new.state = 'accepted' THEN clock_timestamp() END,
+               accepted_at = CASE WHEN new.state = 'accepted'
+                                  THEN clock_timestamp() - new.ago * interval '1 second' END,
                settled_at = CASE WHEN new.state <> 'pending' THEN clock_timestamp() END
           FROM unnest(CAST(:task_id AS uuid[]), CAST(:state AS text[]), CAST(:reason AS text[]),
                       CAST(:next_attempt_at AS timestamptz[]), CAST(:new_attempts AS int[]),
-                      CAST(:device_id AS uuid[]))
-               AS new (task_id, state, reason, next_attempt_at, new_attempts, device_id)
+                      CAST(:device_id AS uuid[]), CAST(:ago AS float8[]))
+               AS new (task_id, state, reason, next_attempt_at, new_attempts, device_id, ago)
          WHERE t.task_id = new.task_id
            AND (t.state = 'pending' OR (new.state = 'accepted' AND t.state <> 'accepted'))
         RETURNING t.task_id, t.provider, t.kind, t.state, t.last_reason, t.installation_id, t.collapse_key,

@@ -86,12 +86,14 @@ class Outcome:
         return isinstance(self.ended, Ended) and self.ended.outcome in {"accepted", "unknown"}
 
 
-def answered(go: Proceed, answer: Answer, latency: float, dead_tokens: tuple[ReportedToken, ...]) -> Outcome:
-    """Make the outcome of an answer, which is final for the push; `latency` is in seconds."""
+def answered(
+    go: Proceed, answer: Answer, latency: float, dead_tokens: tuple[ReportedToken, ...], ago: float = 0.0
+) -> Outcome:
+    """Make the outcome of an answer, which is final for the push; in seconds, what the call took, and since when."""
     match answer:
         case Accepted(provider_id):
             validated = "validated" if go.push.validate_only else None
-            update = Update(go.push.task_id, TaskState.ACCEPTED, validated)
+            update = Update(go.push.task_id, TaskState.ACCEPTED, validated, ago=ago)
             ended = _ended(go, word(answer), validated, latency, provider_id)
             return Outcome(ended, update, dead_tokens=dead_tokens, sounding=go.sounding)
         case Rejected(reason):
