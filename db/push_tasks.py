@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID, uuid5
 
-from sqlalchemy import Row, func, select, text, tuple_, update
+from sqlalchemy import func, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.counting import Rows, count_settled, count_synced, once_committed
@@ -379,7 +379,7 @@ def _count_accepted(groups: Rows) -> None:
             metrics.pushes_collapsed.labels(group.provider, group.kind, "after_acceptance").inc(group.replacing)
 
 
-def task_of(row: Row[Any] | PushTask) -> Task | None:
+def task_of(row: Any) -> Task | None:  # noqa: ANN401 -- of the table, or of a query with these columns
     """Read a push task; None for one that this release cannot read."""
     route, kind = route_of(row, "push_tasks"), word(Kind, row.kind, "push_tasks.kind")
     state = word(TaskState, row.state, "push_tasks.state")
