@@ -272,18 +272,7 @@ def _active_of(installation_ids: Collection[UUID]) -> Select[*tuple[Any, ...]]:
 
 def _active(rows: Iterable[Any]) -> dict[UUID, ActiveToken]:
     return {
-        row.installation_id: ActiveToken(
-            id=row.id,
-            user_id=row.user_id,
-            installation_id=row.installation_id,
-            provider=route.provider,
-            app_id=row.app_id,
-            environment=route.environment,
-            token=row.token,
-            locale=row.locale,
-            time_zone=row.time_zone,
-            public_key=row.public_key,
-        )
+        row.installation_id: ActiveToken(*row[:3], route.provider, row.app_id, route.environment, *row[6:])
         for row in rows
         if (route := route_of(row, "device_tokens")) is not None
     }
