@@ -69,7 +69,7 @@ check: .venv/installed
 
 sbom: .venv/installed ## what is shipped, as CycloneDX: sbom/python.json of the image, sbom/npm.json of the phone's package
 	@mkdir -p $(SBOM)
-	@$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-file $(SBOM)/python.json requirements.lock
+	@$(BIN)/python -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible --output-file $(SBOM)/python.json requirements.lock
 	@cd clients/expo && $(NPM) sbom --sbom-format cyclonedx --omit dev --package-lock-only > $(SBOM)/npm.json
 
 fmt: .venv/installed

@@ -1,12 +1,15 @@
 """DATABASE_URL as people write it for libpq: one host or several, TLS by `sslmode`, which of the hosts is wanted."""
 
+import os
 import re
+import ssl
 from collections.abc import Sequence
+from pathlib import Path
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-PARAMETERS = frozenset({"host", "port", "sslmode", "target_session_attrs"})
+PARAMETERS = frozenset({"host", "port", "sslmode", "sslrootcert", "target_session_attrs"})
 _FORM = "must be an address such as postgresql://user@host/name"
 _WRITING = {"any", "primary", "read-write"}  # we write, so the one that takes writes is asked for whatever is said
 _HOSTS = re.compile(r"(\w+(?:\+\w+)?://(?:[^:/]*(?::[^@]*)?@)?)([^/?]*)(.*)", re.DOTALL)
@@ -15,6 +18,8 @@ _PORT = "5432"
 _BLANK = re.compile(r"[\s\x00-\x1f\x7f]")
 _NO_HOST = re.compile(r"[][@?#]")
 _SSL_MODES = {"disable", "allow", "prefer", "require", "verify-ca", "verify-full"}
+_VERIFYING = {"verify-ca", "verify-full"}
+_SYSTEM = "system"  # libpq's word for the authorities that the system trusts
 
 
 def read_address(database_url: str) -> URL:
@@ -38,6 +43,7 @@ def read_address(database_url: str) -> URL:
         raise ValueError(_FORM)
     if not _SSL_MODES.issuperset(_words(url, "sslmode")):
         raise ValueError(f"sslmode must be one of {', '.join(sorted(_SSL_MODES))}")
+    _check_authority(url)
     if not _WRITING.issuperset(_words(url, "target_session_attrs")):
         raise ValueError("target_session_attrs must be read-write: a server that takes no writes is of no use here")
     url = url.set(drivername="postgresql+asyncpg").difference_update_query(["target_session_attrs"])
@@ -48,6 +54,32 @@ def read_address(database_url: str) -> URL:
         url = _with_hosts(url, hosts)
     mode = url.query.get("sslmode")  # asyncpg has the same under another name
     return url.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode}) if mode else url
+
+
+def trusting(mode: str | None, authority: str | None) -> str | ssl.SSLContext | None:
+    """Give what asyncpg takes for an `sslmode` and an `sslrootcert`.
+
+    Without the latter, libpq's other places count, PGSSLROOTCERT and ~/.postgresql/root.crt, and then, where libpq
+    would give up, the system's authorities.
+    """
+    elsewhere = os.environ.get("PGSSLROOTCERT") or Path("~/.postgresql/root.crt").expanduser().exists()
+    if mode not in _VERIFYING or (authority is None and elsewhere):
+        return mode
+    context = ssl.create_default_context(cafile=None if authority in {None, _SYSTEM} else authority)
+    context.check_hostname = mode == "verify-full"
+    return context
+
+
+def _check_authority(url: URL) -> None:
+    given, mode = url.query.get("sslrootcert"), url.query.get("sslmode")
+    if given is None or (given == _SYSTEM and mode in _VERIFYING):
+        return
+    if mode not in _VERIFYING or not isinstance(given, str):
+        raise ValueError("sslrootcert is one file, or system, and needs sslmode=verify-full or verify-ca")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(given)
+    except OSError:
+        raise ValueError(f"sslrootcert names a file without certificates: {given}") from None
 
 
 def _with_hosts(url: URL, hosts: Sequence[tuple[str, str | None]]) -> URL:

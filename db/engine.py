@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
-from db.address import read_address
+from db.address import read_address, trusting
 from db.unreadable import read_json, read_odd_values
 
 UNREACHABLE: tuple[type[Exception], ...] = (  # errors while PostgreSQL is away, or starting
@@ -289,6 +289,7 @@ class _Hosts:
 
     async def connect(self, *, host: Any = None, port: Any = None, **arguments: Any) -> Any:  # noqa: ANN401 -- asyncpg's
         """Connect as `asyncpg.connect` does; several hosts share 5 s, so a silent one leaves time for the others."""
+        arguments["ssl"] = trusting(arguments.get("ssl"), arguments.pop("sslrootcert", None))
         hosts = list(zip(host, port, strict=True)) if isinstance(host, list) else [(host, port)]
         within = max(_CONNECTS_WITHIN / len(hosts), _LEAST_PER_HOST)
         trouble: Exception = ReadOnly()

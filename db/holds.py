@@ -23,13 +23,15 @@ class Lost:
 
     With `unheld_for` also what nobody holds or calls so many seconds after it was due: a worker was killed between
     the moment when Temporal gave it the send and the moment when it recorded that. After a minute Temporal has
-    missed that worker, and what still waits may belong to no workflow any more.
+    missed that worker, and what still waits may belong to no workflow any more. Likewise what was being called when
+    its worker was lost, once the lease of that attempt is over.
     """
 
     workers: Collection[UUID]
     kinds: Collection[Kind]
     providers: Collection[Provider]
     unheld_for: float | None = None
+    lease: float = 60.0  # seconds from the start of an attempt; without an outcome by then, its worker was lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ def _values(lost: Lost) -> dict[str, object]:
         "providers": list(lost.providers),
         "environments": list(Environment),
         "unheld_for": lost.unheld_for,
+        "lease": lost.lease,
     }
 
 
@@ -90,7 +93,15 @@ async def _commit_each(db: AsyncSession) -> None:
 _DUE = f"greatest(t.due_at, t.next_attempt_at, t.again_at, CAST('{EARLIEST:%Y-%m-%d}+00' AS timestamptz))"
 _UNHELD_FOR = "CAST(:unheld_for AS float8) * interval '1 second'"
 
-_LOST = """
+_LAPSED = """(
+    t.held_by IS NULL AND t.next_attempt_at IS NULL
+    AND EXISTS (SELECT FROM push_attempts a
+                 WHERE a.task_id = t.task_id AND a.outcome IS NULL
+                   AND a.started_at + CAST(:lease AS float8) * interval '1 second'
+                       BETWEEN statement_timestamp() - interval '1 minute' AND statement_timestamp())
+)"""
+
+_LOST = f"""
     t.state = 'pending' AND (t.held_by IS NOT NULL OR CAST(:unheld_for AS float8) IS NOT NULL)
     AND t.kind = ANY(CAST(:kinds AS text[])) AND t.provider = ANY(CAST(:providers AS text[]))
     AND t.environment = ANY(CAST(:environments AS text[]))
@@ -99,8 +110,9 @@ _LOST = """
                          WHERE w.worker_id = t.held_by AND w.alive_at > clock_timestamp() - interval '1 minute'))
     AND (t.held_by IS NOT NULL
          OR t.next_attempt_at > statement_timestamp() - interval '1 minute'
-            AND NOT EXISTS (SELECT FROM push_attempts a WHERE a.task_id = t.task_id AND a.outcome IS NULL))
-"""
+            AND NOT EXISTS (SELECT FROM push_attempts a WHERE a.task_id = t.task_id AND a.outcome IS NULL)
+         OR {_LAPSED})
+"""  # noqa: S608 -- of our own words alone
 
 _RECORD = text("""
     WITH free AS (
@@ -118,7 +130,7 @@ _TAKE = text(
         SELECT t.task_id FROM push_tasks AS t
          WHERE {_LOST} AND t.held_by IS DISTINCT FROM :id
            AND (t.held_by IS NOT NULL OR {_DUE} <= statement_timestamp() - {_UNHELD_FOR})
-           AND t.due_at <= statement_timestamp() AND t.next_attempt_at <= statement_timestamp()
+           AND t.due_at <= statement_timestamp() AND (t.next_attempt_at <= statement_timestamp() OR {_LAPSED})
          ORDER BY (uuid_hash(t.task_id) & 65535) % :of <> :place, t.due_at, t.task_id
          LIMIT :most
            FOR NO KEY UPDATE SKIP LOCKED
@@ -135,6 +147,6 @@ _NEXT_DUE = text(
                          - statement_timestamp()) AS float8)
       FROM push_tasks AS t
      WHERE {_LOST} AND t.due_at <= statement_timestamp() + :within * interval '1 second'
-       AND t.next_attempt_at <= statement_timestamp() + :within * interval '1 second'
+       AND (t.next_attempt_at <= statement_timestamp() + :within * interval '1 second' OR {_LAPSED})
 """  # noqa: S608 -- of our own words alone
 )

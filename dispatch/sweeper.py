@@ -195,7 +195,7 @@ class Sweeper:
         """Dispatch again what is due and unopened: late, but not lost. Its workflow may have missed it."""
         late = {each: near.at - each.due_at for each in near.behind}
         up = [each for each in near.behind if late[each] >= max(_GIVES_UP_ON, 2 * self._late.get(_key(each), _NOT))]
-        await self._start(up[:_MAX_STARTED])
+        await self._start(up[:_MAX_STARTED], "reminders overdue and not opened")
         self._late |= {_key(each): late[each] for each in up[:_MAX_STARTED]}
 
     async def _look(self, near: _Near) -> None:
@@ -213,17 +213,17 @@ class Sweeper:
         answered = (
             batch if set(states.values()) != {WorkflowState.UNKNOWN} else []
         )  # no answer about one of several counts as an answer
-        await self._start(gone)
+        await self._start(gone, "fasts without a workflow")
         self._left |= {_key(each): each.due_at - now for each in (*answered, *gone)}
 
     def _is_up(self, each: Unopened, now: datetime) -> bool:
         before = self._left.get(_key(each), min(each.due_at - each.scheduled_at, 2 * AHEAD))
         return each.due_at - now <= before / 2
 
-    async def _start(self, lost: Sequence[Unopened]) -> None:
+    async def _start(self, lost: Sequence[Unopened], why: str) -> None:
         count = await self._sweeping.dispatch_again(fasting_sessions.OUTBOX_KIND, [each.session_id for each in lost])
         if count:
-            log.warning("fasts without a workflow", started_again=count)
+            log.warning(why, dispatched_again=count)
 
     async def _walk(self) -> None:
         """Look through messages, push tasks and webhooks that make no progress."""

@@ -5,7 +5,7 @@ database or a stalled event loop of this worker loses nobody, and a worker that 
 not sent when that is due. Its check fails for those, so nothing is sent twice.
 
 After a loss, and after a start, a worker also takes over what nobody holds though it is due: a killed worker may not
-have recorded it yet.
+have recorded it yet, or was calling, which is over with the lease of that attempt.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from db.engine import Sessions
 from domain.kinds import RULES, Kind, Priority
 from domain.push import PlannedSend, Provider
 from fleet.holds import Hold, Holds
+from sending.precheck import ATTEMPT_LEASE
 from telemetry import metrics
 
 _TIMEOUT = 4.0  # seconds for one statement
@@ -160,7 +161,8 @@ class Takeover:
     def _lost(self, kinds: frozenset[Kind]) -> held.Lost:
         takes_unheld = time.monotonic() < self._takes_unheld_until
         unheld_for = self._timings.unheld_for if takes_unheld else None
-        return held.Lost(self._others.lost, kinds, self._sends.keys(), unheld_for)
+        lease = ATTEMPT_LEASE.total_seconds()
+        return held.Lost(self._others.lost, kinds, self._sends.keys(), unheld_for, lease)
 
     def _part(self, worker_id: UUID) -> held.Part:
         """Give this worker's part: each of the living takes another one first."""

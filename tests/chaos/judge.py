@@ -4,6 +4,7 @@
 """
 
 import math
+import sys
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from uuid import UUID
 
 T = TypeVar("T")
 
+_NEVER = -math.inf  # when the reminder of a fast that never began is due
 IN_FLIGHT = 5.0  # seconds between a push's last check and its call, at most: `_MAX_CLAIM` in activities/sending.py
 RECORDED_WITHIN = 5.0  # seconds from a provider's answer to its record: a kill in between leaves its fate unknown
 _NO_ANSWERS = (None, "silent", "reset", "close", "goaway", "nobody_listens", "REFUSED_STREAM", "AFTER_GOAWAY")
@@ -98,6 +100,14 @@ class Log:
     items: tuple[tuple[int, UUID], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the API told when the run was over: what it had accepted has to be so."""
+
+    fasts: Mapping[UUID, float | None]  # when the reminder of each is due; None: the fast is over
+    holders: Mapping[str, frozenset[str]]  # who is signed in on each phone, by token
+
+
 @dataclass(slots=True)
 class Run:
     """All that can be seen of a run."""
@@ -111,6 +121,7 @@ class Run:
     troubles: list[Trouble] = field(default_factory=list)
     logs: list[Log] = field(default_factory=list)
     odd_answers: list[str] = field(default_factory=list)  # of the API
+    told: Told | None = None  # None: not asked yet
     until: float = math.inf  # when all of this was seen: what is due later may still come
 
 
@@ -149,8 +160,8 @@ def judge(run: Run) -> Verdict:
     index = _Index(run)
     for call in run.calls:
         _judge_call(call, index, verdict)
-    for (token, _), calls in index.by_task.items():
-        _judge_repeats(token, calls, run.troubles, verdict)
+    for calls in index.by_task.values():
+        _judge_repeats(calls, run.troubles, verdict)
     _judge_counts(index, verdict)
     for session_id, fast in run.fasts.items():
         _judge_fast(session_id, fast, index, verdict)
@@ -161,7 +172,32 @@ def judge(run: Run) -> Verdict:
             verdict.unexplained.append(f"a line of {line.kind} {line.subject} that no call brought")
     for log in run.logs:
         _judge_log(log, index, verdict)
+    if run.told is not None:
+        verdict.lost += _untrue(run, run.told)
     return verdict
+
+
+def _untrue(run: Run, told: Told) -> Iterator[str]:
+    """Say what the API had accepted, and tells otherwise in the end. What it never answered may be so or not."""
+    for session_id, fast in run.fasts.items():
+        due_at = told.fasts.get(session_id, _NEVER)
+        if not any(_is_same(due_at, each) for each in _in_the_end(fast.goals, _NEVER)):
+            yield f"fast {session_id}: the API tells that its reminder is due at {due_at}"
+    for token, handset in run.handsets.items():
+        signed_in = told.holders.get(token, frozenset())
+        if not any(signed_in == frozenset({each} - {None}) for each in _in_the_end(handset.holders, None)):
+            yield f"phone {token[:12]}: the API tells that {set(signed_in) or 'nobody'} is signed in"
+
+
+def _in_the_end(history: Sequence[Said[T]], before: T) -> Iterator[T]:
+    """Give all that may be so when nobody asks for anything any more; `before` was so at first."""
+    if all(said.answered_at == math.inf for said in history):
+        yield before
+    yield from possible(history, sys.float_info.max, math.inf)
+
+
+def _is_same(one: float | None, other: float | None) -> bool:
+    return one == other or (one is not None and other is not None and abs(one - other) < 0.01)
 
 
 class _Index:
@@ -236,17 +272,19 @@ def _judge_reminder(call: Call, fast: Fast, verdict: Verdict) -> None:
         verdict.unexplained.append(f"before it was due: {_name(call)}")
 
 
-def _judge_repeats(token: str, calls: Sequence[Call], troubles: Sequence[Trouble], verdict: Verdict) -> None:
+def _judge_repeats(calls: Sequence[Call], troubles: Sequence[Trouble], verdict: Verdict) -> None:
     """See that a push was called again only where the sender could not know that it had arrived."""
     for before, again in pairwise(calls):
         verdict.repeated += 1
         is_known = before.status == 200 and before.reason is None
         if is_known and not any(_touches(trouble, before) for trouble in troubles):
-            verdict.doubled.append(f"{again.kind} {again.subject} to {token[:12]}, {again.received_at:.3f}")
+            verdict.doubled.append(f"{again.task_id}, {again.received_at:.3f}, after {_name(before)}")
 
 
 def _touches(trouble: Trouble, call: Call) -> bool:
     """Whether the answer to a call may have been lost by it, or its record."""
+    if trouble.target == "providers":  # calls that waited meanwhile are read right after it
+        return trouble.began_at <= call.received_at <= trouble.ended_at + 1
     if trouble.target.startswith("provider"):
         return trouble.target == f"provider {call.provider}" and abs(trouble.began_at - call.received_at) < 1
     if not trouble.target.startswith(("worker", "postgres")):

@@ -5,7 +5,8 @@ import json
 import math
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from uuid import UUID
 
 import httpx
 
-from tests.chaos.judge import Fast, Handset, Log, Post, Run, Said
+from tests.chaos.judge import Fast, Handset, Log, Post, Run, Said, Told
 from tests.chaos.plan import Act, Life, Plan, PlannedPhone, Step
 from tests.stack import bearer
 
@@ -22,6 +23,7 @@ MINUTES = 10  # before the end of a fast: how long its reminder is useful
 _BATCH = 500
 _LATER = frozenset({429, 503})  # the API asks to try again
 _PATIENCE = 60.0  # seconds for one answer; longer than anything is frozen, so no request is given up while it waits
+_AT_ONCE = 100  # requests to one API process; the client's own queue takes the longer, the longer it is
 _CUT_OFF = (httpx.TransportError, AttributeError)  # anyio raises the latter for a connection that dies as it is made
 
 Item = tuple[int, UUID]
@@ -40,6 +42,9 @@ class People:
     origin: float = 0.0  # UNIX seconds: when the run starts
     streamed: dict[str, list[Item]] = field(default_factory=dict)  # by user
     _bearers: dict[str, str] = field(default_factory=dict)
+    _turns: dict[str, asyncio.Semaphore] = field(
+        default_factory=lambda: defaultdict(lambda: asyncio.Semaphore(_AT_ONCE))
+    )
 
     async def sign_in(self) -> None:
         """Register every phone and make the conversations, before the run starts."""
@@ -100,6 +105,28 @@ class People:
                 items, _ = await self._read_log(life, 0)
                 found.append(Log(life.user_id, tuple(items)))
         return found
+
+    async def ask_what_is_so(self) -> Told:
+        """Ask what the API holds: the fast of everybody, and who is signed in on each phone."""
+        fasts: dict[UUID, float | None] = {}
+        holders: dict[str, set[str]] = {phone.token: set() for life in self.plan.lives for phone in life.phones}
+        tokens = {str(phone.installation_id): phone.token for life in self.plan.lives for phone in life.phones}
+
+        async def ask(life: Life) -> None:
+            async with places:
+                if life.session_id in self.run.fasts:
+                    answer = await self._ask(life.user_id, "GET", f"/v1/fasting-sessions/{life.session_id}")
+                    if answer.is_success:
+                        fasts[life.session_id] = _due(answer.json())
+                for row in (await self._ask(life.user_id, "GET", "/v1/device-tokens")).json()["items"]:
+                    if row["active"]:
+                        holders[tokens[row["installation_id"]]].add(life.user_id)
+
+        places = asyncio.Semaphore(20)
+        async with asyncio.TaskGroup() as group:
+            for life in self.plan.lives:
+                group.create_task(ask(life))
+        return Told(fasts, {token: frozenset(users) for token, users in holders.items()})
 
     async def _live(self, life: Life) -> None:
         cursor = 0
@@ -215,8 +242,9 @@ class People:
         """Ask any API process until there is an answer."""
         while True:
             with suppress(*_CUT_OFF):
-                url = f"{self.chance.choice(self.apis)}{path}"
-                answer = await self.http.request(method, url, json=body, headers=self._headers(user_id))
+                api = self.chance.choice(self.apis)
+                async with self._turns[api]:
+                    answer = await self.http.request(method, api + path, json=body, headers=self._headers(user_id))
                 if answer.is_success:
                     return answer
                 if answer.status_code not in _LATER:
@@ -247,6 +275,12 @@ async def clients() -> AsyncIterator[httpx.AsyncClient]:
 def _registration(phone: PlannedPhone, *, with_id: bool = False) -> dict[str, str]:
     body = {"provider": phone.provider, "token": phone.token}
     return {**body, "installation_id": str(phone.installation_id)} if with_id else body
+
+
+def _due(fast: Mapping[str, Any]) -> float | None:
+    if fast["status"] != "active":
+        return None
+    return (datetime.fromisoformat(fast["ends_at"]) - timedelta(minutes=MINUTES)).timestamp()
 
 
 def _note(history: list[Said[Any]], what: object) -> Callable[[], None]:

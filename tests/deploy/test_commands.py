@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 from asyncio.subprocess import PIPE, STDOUT, Process
@@ -40,11 +41,7 @@ async def database(postgres: str, image: Path) -> str:
     owner = async_url(postgres).set(database="deployed")
     passwords = {"APPLICATION_PASSWORD": "of'application", "TEMPORAL_PASSWORD": "of$temporal"}
     roles = service_command(_project(**passwords), "database-roles").with_settings(
-        PGHOST=str(owner.host or owner.query["host"]),
-        PGPORT=str(owner.port or owner.query.get("port", 5432)),
-        PGUSER=str(owner.username),
-        PGPASSWORD=str(owner.password or ""),
-        PGDATABASE="deployed",
+        **_server(postgres), PGDATABASE="deployed"
     )
     address = owner.render_as_string(hide_password=False)
     migrate = service_command(_project(), "migrate").with_settings(DATABASE_URL=address)
@@ -71,6 +68,7 @@ async def test_the_application_changes_rows_and_no_tables(database: str) -> None
         await connection.execute(text("DELETE FROM outbox"))
         for statement in (
             "CREATE TABLE mine (id int)",
+            "CREATE TEMPORARY TABLE mine (id int)",
             "ALTER TABLE outbox ADD COLUMN mine int",
             "DROP TABLE outbox",
             "TRUNCATE outbox",
@@ -80,6 +78,52 @@ async def test_the_application_changes_rows_and_no_tables(database: str) -> None
             with pytest.raises(ProgrammingError, match=r"permission denied|must be owner"):
                 await connection.execute(text(statement))
     await engine.dispose()
+
+
+@pytest.mark.long
+async def test_a_dump_is_restored_as_the_page_says_once_the_roles_were_made(
+    database: str, postgres: str, image: Path, tmp_path: Path
+) -> None:
+    page, dump = (COMPOSE_FILE.parent / "docs" / "deployment.md").read_text(), tmp_path / "fastbell.dump"
+    [dumping] = re.findall(r"exec -T postgres (pg_dump .*) > fastbell\.dump", page)
+    [restoring] = re.findall(r"exec -T postgres (pg_restore .*) < fastbell\.dump", page)
+    its = _server(postgres) | {"PGDATABASE": "restored"}
+    roles = service_command(_project(APPLICATION_PASSWORD="of'application"), "database-roles").with_settings(**its)
+    user = f"--username {its['PGUSER']}"
+
+    dumping = dumping.replace("--username fastbell", user).replace("custom fastbell", "custom deployed")
+    await _shell(f"{dumping} > {dump}", its)
+    await _as_owner(postgres, "CREATE DATABASE restored")
+    assert (await _finished(roles, image, path=f"{POSTGRES_PROGRAMS}:{PATH}"))[0] == 0
+    restoring = restoring.replace("--username fastbell", user).replace("--dbname fastbell", "--dbname restored")
+    await _shell(f"{restoring} < {dump}", its)
+
+    engine = create_async_engine(async_url(database).set(database="restored"))
+    async with engine.connect() as connection:
+        await connection.execute(text("DELETE FROM outbox"))
+        with pytest.raises(ProgrammingError, match="must be owner"):
+            await connection.execute(text("DROP TABLE outbox"))
+    await engine.dispose()
+
+
+@pytest.mark.usefixtures("database")
+async def test_an_owner_who_is_no_superuser_makes_the_roles_as_often_as_it_likes(postgres: str, image: Path) -> None:
+    """As with managed PostgreSQL. Roles that this owner has made itself it may administer."""
+    for statement in (
+        "CREATE ROLE managed LOGIN CREATEROLE CREATEDB",
+        "GRANT fastbell_app, temporal TO managed WITH ADMIN OPTION",
+        "CREATE DATABASE managed OWNER managed",
+    ):
+        await _as_owner(postgres, statement)
+    roles = service_command(_project(APPLICATION_PASSWORD="of'application"), "database-roles").with_settings(
+        **_server(postgres) | {"PGUSER": "managed", "PGDATABASE": "managed"}
+    )
+
+    for _ in range(2):
+        code, output = await _finished(roles, image, path=f"{POSTGRES_PROGRAMS}:{PATH}")
+        assert code == 0, output
+    assert await _as_owner(postgres, "SELECT has_database_privilege('fastbell_app', 'managed', 'CONNECT')") == ["True"]
+    assert await _as_owner(postgres, "SELECT has_database_privilege('temporal', 'managed', 'CONNECT')") == ["False"]
 
 
 @pytest.mark.usefixtures("database")
@@ -230,6 +274,25 @@ async def _as_owner(postgres: str, statement: str, database: str | None = None) 
         rows = [str(row[0]) for row in result] if result.returns_rows else []
     await engine.dispose()
     return rows
+
+
+async def _shell(line: str, environment: dict[str, str]) -> None:
+    process = await asyncio.create_subprocess_shell(
+        line, env=environment | {"PATH": f"{POSTGRES_PROGRAMS}:{PATH}"}, stderr=PIPE
+    )
+    _, said = await process.communicate()
+    assert process.returncode == 0, said.decode()
+
+
+def _server(postgres: str) -> dict[str, str]:
+    """Name the server and its owner as PostgreSQL's programs read them."""
+    owner = async_url(postgres)
+    return {
+        "PGHOST": str(owner.host or owner.query["host"]),
+        "PGPORT": str(owner.port or owner.query.get("port", 5432)),
+        "PGUSER": str(owner.username),
+        "PGPASSWORD": str(owner.password or ""),
+    }
 
 
 def _project(**settings: str) -> dict[str, Any]:

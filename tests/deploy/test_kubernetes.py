@@ -1,9 +1,13 @@
 """The manifests for a cluster: valid for each supported version of Kubernetes, closed down, true to the rest."""
 
+import os
 import re
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -53,6 +57,34 @@ def test_a_field_that_is_none_is_noticed() -> None:
 
     with pytest.raises(kubernetes_validate.ValidationError, match="readynessProbe"):
         kubernetes_validate.validate(worker, VERSIONS[-1], strict=True)
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl, which has kustomize in it, is not installed")
+def test_an_overlay_as_on_the_page_sets_image_and_settings_and_all_of_it_is_valid(tmp_path: Path) -> None:
+    [image] = set(re.findall(r"edit set image (\w+)=registry\.example\.com", PAGE))
+    [settings, behavior] = re.findall(r"edit add configmap ([\w-]+) --behavior=(\w+)", PAGE)[0]
+    overlay = {
+        "resources": [os.path.relpath(DIRECTORY, tmp_path)],
+        "images": [{"name": image, "newName": "ours.example/fastbell", "digest": f"sha256:{64 * 'a'}"}],
+        "configMapGenerator": [
+            {"name": settings, "behavior": behavior, "literals": ["PUBLIC_URL=https://ours.example"]}
+        ],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+
+    built = subprocess.run(["kubectl", "kustomize", tmp_path], capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    manifests = list(yaml.safe_load_all(built.stdout))
+
+    for manifest in manifests:
+        kubernetes_validate.validate(manifest, VERSIONS[-1], strict=True)
+    pods = [each["spec"]["template"]["spec"] for each in manifests if each["kind"] in {"Job", "Deployment"}]
+    [map_of_settings] = [each for each in manifests if each["kind"] == "ConfigMap"]
+    images = {container["image"] for pod in pods for container in pod["containers"]}
+    assert images == {f"ours.example/fastbell@sha256:{64 * 'a'}"}
+    assert map_of_settings["data"]["PUBLIC_URL"] == "https://ours.example"
+    assert map_of_settings["data"]["LOG_FORMAT"] == "json"
+    assert len(pods) == len(WORKLOADS)
 
 
 def test_every_file_is_used() -> None:
@@ -116,6 +148,22 @@ def test_files_of_apps_are_where_the_page_says(kind: str) -> None:
     for name in given:
         assert f"{mounted[name]}/" in PAGE
         assert f"create configmap fastbell-{name} --from-file=" in PAGE
+
+
+def test_files_in_secrets_are_where_the_page_says() -> None:
+    for kind, name in WORKLOADS:
+        pod = _one(kind, name)["spec"]["template"]["spec"]
+        mounted = {each["name"]: each["mountPath"] for each in pod["containers"][0].get("volumeMounts", [])}
+        secrets = {each["secret"]["secretName"]: each for each in pod["volumes"] if "secret" in each}
+
+        database = secrets["fastbell-database"]
+        assert database["secret"]["items"] == [{"key": "ca.crt", "path": "ca.crt"}]  # and no address of the owner
+        assert mounted[database["name"]] == "/run/database"
+        if kind == "Deployment":
+            assert mounted[secrets["fastbell-temporal-certificates"]["name"]] == "/run/temporal"
+    for path in ("/run/database/ca.crt", "/run/temporal/ca.crt", "/run/temporal/payload-keys"):
+        assert f"={path}" in PAGE
+        assert f"--from-file={path.rpartition('/')[2]}" in PAGE
 
 
 def test_settings_are_settings_and_hold_no_secret() -> None:

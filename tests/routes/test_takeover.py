@@ -22,7 +22,7 @@ from domain.timeline import TimelinePart, WaitsFor
 from fleet.holds import Hold, Holds
 from fleet.takeover import Others, TakeoverTimings
 from sending.attempts import check_pushes
-from sending.precheck import Claim, Hindered, Hindrance, Proceed, TakenOver
+from sending.precheck import ATTEMPT_LEASE, Claim, Hindered, Hindrance, Proceed, TakenOver
 from simulator import Simulator
 from telemetry import metrics
 from tests.housekeeping.sweeps import change
@@ -138,6 +138,27 @@ async def test_a_call_that_was_under_way_waits_for_its_lease(without_worker: Sta
     assert due.task_id not in {each.send.task_id for each in taken}  # no next attempt is due while it is called
 
     assert not simulator.requests.for_token(phone.token)
+
+
+async def test_what_was_being_called_when_its_worker_was_lost_is_sent_soon_after_its_lease(
+    without_worker: Stack, simulator: Simulator
+) -> None:
+    phones = [iphone(), android()]
+    [over], [still] = [await due_now(without_worker, [phone]) for phone in phones]
+    await check_pushes(without_worker.sessions, [Claim(over.task_id), Claim(still.task_id)])
+    began = "UPDATE push_attempts SET started_at = clock_timestamp() - CAST(:ago AS interval) WHERE task_id = :id"
+    await change(without_worker, began, id=over.task_id, ago=ATTEMPT_LEASE + timedelta(milliseconds=1))
+    await change(without_worker, began, id=still.task_id, ago=ATTEMPT_LEASE - timedelta(seconds=9))
+    async with _taking(without_worker, replace(QUICK, unheld_for=0.2)) as taken:
+        await eventually(lambda: _are(without_worker, [over], "accepted"))
+
+    assert still.task_id not in taken
+    assert [len(simulator.requests.for_token(phone.token)) for phone in phones] == [1, 0]
+    rows = "SELECT outcome, reason FROM push_attempts WHERE task_id = :id ORDER BY number"
+    assert [tuple(row) for row in await without_worker.rows(rows, id=over.task_id)] == [
+        ("unknown", "worker_lost"),
+        ("accepted", None),
+    ]
 
 
 async def test_what_nobody_holds_or_calls_though_it_is_due_is_sent_after_a_loss_or_a_start(
