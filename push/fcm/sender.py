@@ -127,7 +127,7 @@ def payload(push: Push) -> dict[str, Any]:
     """
     look = _look_on_android(push.look, sounds=push.sounds)
     shown = look | {"tag": push.collapse_key, "notification_count": push.badge}
-    notification = {name: value for name, value in sorted(shown.items()) if value is not None}
+    notification = {name: value for name, value in shown.items() if value is not None}
     return {
         "android": ({"notification": notification} if notification else {}) | _delivery(push),
         "data": {"kind": push.kind.value, "task_id": str(push.task_id), "url": push.url},
@@ -180,8 +180,8 @@ def _look_on_android(look: Look, *, sounds: bool) -> dict[str, Any]:
     shown = messaging.AndroidNotification(icon=look.icon, color=look.color, **noise)
     config = messaging.AndroidConfig(priority=look.priority.value, notification=shown)
     written = json.loads(str(messaging.Message(android=config, topic="any")))
-    look_of: dict[str, Any] = written["android"].get("notification", {})
-    return look_of
+    more = {"tag": None, "notification_count": None}  # of each push
+    return dict(sorted({**written["android"].get("notification", {}), **more}.items()))
 
 
 def _delivery(push: Push) -> dict[str, str]:
