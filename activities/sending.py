@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, assert_never
-from uuid import UUID
+from uuid import UUID, uuid4
 from zlib import crc32
 
 import structlog
@@ -242,7 +242,7 @@ class PushSending:
                     await self._wait(progress.left)
                     permit.check()
                     claimed_at = progress.claim()
-                    verdict = await self._begin_attempt(ask, progress.hold)
+                    verdict = await self._begin_attempt(ask, progress)
                     if not isinstance(verdict, Proceed):
                         return verdict
                     go = verdict if verdict.route == route else replace(verdict, route=route)
@@ -283,8 +283,8 @@ class PushSending:
     def _recording_of(self, kind: Kind) -> Recording:
         return self._recording[RULES[kind].priority]
 
-    async def _begin_attempt(self, ask: SendPush, hold: Hold) -> Verdict:
-        claim = Claim(ask.task_id, self._holds.claimed(hold))
+    async def _begin_attempt(self, ask: SendPush, progress: "_Progress") -> Verdict:
+        claim = Claim(ask.task_id, self._holds.claimed(progress.hold), progress.attempt_id)
         try:
             return await self._check[RULES[ask.kind].priority].ask(claim)
         except Exception as error:
@@ -367,6 +367,7 @@ class _Progress:
     def __init__(self, hold: Hold, attempt: int) -> None:
         self.hold = hold
         self.attempt = attempt  # from 1
+        self.attempt_id = uuid4()  # of the one call; made before it is due
         self.is_claimed = False
         self.is_cancelled = False
 
