@@ -232,14 +232,14 @@ class PushSending:
         limiter = self._limiters.serving(route, sender)
         user_digest = ask.user_digest or crc32(ask.task_id.bytes)  # older releases gave none: each push counts alone
         if sender is None or not limiter.has_plenty:
-            await self._wait(progress.left)
+            await self._wait_ahead(progress)
         permit = limiter.enter(RULES[ask.kind].priority, ask.task_id, user_digest)
         try:
             async with permit:
                 if sender is None:
                     raise NotConfigured("app_not_configured")
                 async with sender.lease(ask.environment, user_digest) as send:
-                    await self._wait(progress.left)
+                    await self._wait_ahead(progress)
                     permit.check()
                     claimed_at = progress.claim()
                     verdict = await self._begin_attempt(ask, progress)
@@ -257,8 +257,13 @@ class PushSending:
         except ProviderTrouble as trouble:
             if progress.left <= 0:
                 return await self._hindered(ask, progress, permit, limiter, trouble)
-        await self._wait(progress.left)
+        await self._wait_ahead(progress)
         return await self._attempt(ask, progress)  # what hindered it before it was due may be over
+
+    async def _wait_ahead(self, progress: "_Progress") -> None:
+        if progress.left > 0:
+            with self._due_load.not_yet():
+                await self._wait(progress.left)
 
     async def _hindered(
         self, ask: SendPush, progress: "_Progress", permit: Permit, limiter: RouteLimiter, trouble: ProviderTrouble

@@ -66,16 +66,20 @@ class DueLoad:
     @contextmanager
     def taking_part(self) -> Iterator[None]:
         """Count one send as due until it is over."""
-        self._count += 1
-        self._over.clear()
+        self._add()
         try:
             yield
         finally:
-            self._count -= 1
-            if self._giving_way and self._count < MANY:
-                self._go_on()
-            if not self._count:
-                self._over.set()
+            self._take_off()
+
+    @contextmanager
+    def not_yet(self) -> Iterator[None]:
+        """Count one that takes part as not due, while it waits for its instant."""
+        self._take_off()
+        try:
+            yield
+        finally:
+            self._add()
 
     async def give_way(self) -> float:
         """Wait until few sends are due, at most MAX_RECORD_DELAY; returns how many seconds that took."""
@@ -88,6 +92,17 @@ class DueLoad:
             self._enough = loop.call_later(MAX_RECORD_DELAY, self._go_on)
         await few
         return loop.time() - began
+
+    def _add(self) -> None:
+        self._count += 1
+        self._over.clear()
+
+    def _take_off(self) -> None:
+        self._count -= 1
+        if self._giving_way and self._count < MANY:
+            self._go_on()
+        if not self._count:
+            self._over.set()
 
     def _go_on(self) -> None:
         if self._enough is not None:

@@ -38,6 +38,16 @@ async def test_finished_sends_give_way_to_calls_that_hang_for_a_moment_only() ->
             assert await load.give_way() > MAX_RECORD_DELAY / 2
 
 
+async def test_a_send_that_waits_for_its_instant_is_no_load() -> None:
+    load = DueLoad()
+
+    with load.taking_part():
+        with load.not_yet():
+            await load.over()
+            assert not load.is_near()
+        assert load.is_near()
+
+
 async def test_a_push_was_accepted_when_the_provider_said_so_however_late_that_is_recorded(stack: Stack) -> None:
     [due] = await due_now(stack, [android()])
     [go] = await check_pushes(stack.sessions, [Claim(due.task_id)])
