@@ -271,11 +271,12 @@ def _active_of(installation_ids: Collection[UUID]) -> Select[*tuple[Any, ...]]:
 
 
 def _active(rows: Iterable[Any]) -> dict[UUID, ActiveToken]:
-    return {
-        row.installation_id: ActiveToken(*row[:3], route.provider, row.app_id, route.environment, *row[6:])
-        for row in rows
-        if (route := route_of(row, "device_tokens")) is not None
-    }
+    found: dict[UUID, ActiveToken] = {}
+    for row in rows:
+        if (route := route_of(row, "device_tokens")) is not None:
+            fields: list[Any] = [*row[:3], route.provider, row.app_id, route.environment, *row[6:]]
+            found[row.installation_id] = ActiveToken(*fields)
+    return found
 
 
 async def _spend_tickets(db: AsyncSession, installation_id: UUID, new: Registration) -> None:
