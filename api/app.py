@@ -23,7 +23,6 @@ from api import (
     preference_links,
     preferences,
     push_tasks,
-    sign_outs,
     stream,
     support,
     sync,
@@ -160,7 +159,7 @@ def create_app(
         ],
     )
     app.include_router(bulk.router)
-    for resource in (sign_outs, conversations, stream, events, webhooks, erasures, support, operations):
+    for resource in (device_tokens, conversations, stream, events, webhooks, erasures, support, operations):
         app.include_router(resource.router)
     front = front_page(settings)
     app.add_route("/", lambda _: front, include_in_schema=False)

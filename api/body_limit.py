@@ -137,8 +137,8 @@ def _owner(caller: Caller | None) -> _Owner:
     if caller is None:
         return _ANONYMOUS
     if "service" in caller.scopes:
-        return _Owner(("service", caller.user_id), MAX_PER_SERVICE)
-    return _Owner(("user", caller.user_id), MAX_PER_USER)
+        return _Owner(caller.account, MAX_PER_SERVICE)
+    return _Owner(caller.account, MAX_PER_USER)
 
 
 def _too_large(most: int) -> ProblemResponse:

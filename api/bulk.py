@@ -22,6 +22,7 @@ from api.dependencies import AllowedApps, Dispatch, RowWrites, RunningBatches, S
 from api.device_tokens import RegistrationIn, checked, sign_out, store
 from api.fasting_sessions import ChangeIn, StartIn
 from api.fields import Body, UserId
+from api.http.batch_body import UNREAD_PASSES, BatchRoute, UnreadableItem, UnreadBody
 from api.http.problem_types import responses
 from api.http.problems import Detail, Problem, ServiceUnavailable, problem_of
 from api.row_queue import PATIENCE, Writes
@@ -33,10 +34,10 @@ from db.outbox import OutboxEntry
 from domain.problems import DomainError, InvalidField
 from domain.sessions import SessionStatus
 from operations import fasts
-from operations.fasts import Carried, CarriedOut, Finish, Order
+from operations.fasts import CarriedOut, Finish, Order
 from settings.apps_file import AppIds
 
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", route_class=BatchRoute)
 MOST_ITEMS = 500
 _LONGEST_ECHO = 200  # characters of an id
 _PAUSE = (0.05, 0.25)  # seconds, before what others held is tried again
@@ -77,6 +78,7 @@ class SessionBatch(Body):
     items: Annotated[
         list[Annotated[StartItem | MoveItem | FinishItem, SkipValidation]],  # each is checked by itself
         Field(min_length=1, max_length=MOST_ITEMS, description="What to do, each for one user's fast."),
+        UNREAD_PASSES,
     ]
 
 
@@ -103,7 +105,7 @@ class RegisterItem(RegistrationIn):
 
 
 class ImportItem(RegistrationIn):
-    """A device token from another sender. What phones have told us since, this leaves as it is."""
+    """A device token from another sender. It changes nothing that a phone has said since."""
 
     user_id: UserId
     installation_id: UUID
@@ -127,6 +129,7 @@ class TokenBatch(Body):
     items: Annotated[
         list[Annotated[RegisterItem | ImportItem | SignOutItem, SkipValidation]],
         Field(min_length=1, max_length=MOST_ITEMS, description="What to do, each for one user's installation."),
+        UNREAD_PASSES,
     ]
 
 
@@ -157,9 +160,9 @@ async def change_fasting_sessions(
 
     An item that is refused fails alone, with the problem of the single route. Repeats are harmless.
     """
-    done, orders = _Fasts(writes), {}
-    for place, item in enumerate(body.items):
-        parsed = _parsed(item, _SESSION_MODELS)
+    items, done, orders = await _read(body.items), _Fasts(writes), {}
+    for place, item in enumerate(items):
+        parsed = _parsed(place, item, _SESSION_MODELS)
         if isinstance(parsed, Exception):
             done.answers[place] = parsed
         else:
@@ -171,7 +174,7 @@ async def change_fasting_sessions(
     return SessionResults(
         items=[
             SessionResult(session_id=_echo(item, "session_id"), **_result(done.answers[place]))
-            for place, item in enumerate(body.items)
+            for place, item in enumerate(items)
         ]
     )
 
@@ -192,13 +195,14 @@ async def change_device_tokens(
     where the user had the token before, such as after a sign-out: what a phone said itself is newer. An item that is
     refused fails alone, with the problem of the single route. Repeats are harmless.
     """
-    parsed = [_parsed(item, _TOKEN_MODELS, default="register") for item in body.items]
+    items = await _read(body.items)
+    parsed = [_parsed(place, item, _TOKEN_MODELS, default="register") for place, item in enumerate(items)]
     async with running.turn(caller.user_id):
         answers = await _devices(parsed, writes, apps)
     return TokenResults(
         items=[
             TokenResult(installation_id=_echo(item, "installation_id"), **_result(answer))
-            for item, answer in zip(body.items, answers, strict=True)
+            for item, answer in zip(items, answers, strict=True)
         ]
     )
 
@@ -216,10 +220,17 @@ _TOKEN_MODELS: Mapping[str, type[DeviceItem]] = {
 }
 
 
-def _parsed(item: object, models: Mapping[str, type[T]], default: str = "") -> T | Refused:
+async def _read(items: Sequence[object] | UnreadBody) -> Sequence[object]:
+    """Give the items of a body, each as it is; raises InvalidField where it is not certain what they are."""
+    return await items.items(MOST_ITEMS) if isinstance(items, UnreadBody) else items
+
+
+def _parsed(place: int, item: object, models: Mapping[str, type[T]], default: str = "") -> T | Refused:
     """Check one item by the model that its `op` names."""
+    if isinstance(item, UnreadableItem):
+        return InvalidField(f"items[{place}]", item.detail)
     if not isinstance(item, dict):
-        return InvalidField("item", Detail.ITEM_NOT_AN_OBJECT)
+        return InvalidField(f"items[{place}]", Detail.ITEM_NOT_AN_OBJECT)
     if "op" not in item and not default:
         return InvalidField("op", Detail.FIELD_REQUIRED)
     op = item.get("op", default)
@@ -229,12 +240,17 @@ def _parsed(item: object, models: Mapping[str, type[T]], default: str = "") -> T
     try:
         return model.model_validate(item)
     except ValidationError as error:
+        if not error.errors(include_url=False)[0]["loc"]:  # of the item as a whole: a name that is no Unicode
+            return InvalidField(f"items[{place}]", Detail.ITEM_NOT_UTF_8)
         return error
 
 
 def _echo(item: object, name: str) -> str:
     """Give an item's id as it was sent, as text."""
-    sent = item.get(name, "") if isinstance(item, dict) else ""
+    if isinstance(item, UnreadableItem):
+        sent: object = item.text(name)
+    else:
+        sent = item.get(name, "") if isinstance(item, dict) else ""
     try:
         text = sent if isinstance(sent, str) else json.dumps(sent)
     except RecursionError:
@@ -287,15 +303,9 @@ class _Fasts:
 
     async def _try(self, orders: Mapping[int, Order]) -> None:
         """Carry out those whose rows are free, in one transaction; in parts where the database refuses one of them."""
-        most = self._writes.quotas.active_fasts
-
-        async def write(db: AsyncSession) -> tuple[Sequence[int], Carried]:
-            ready = await fasts.free(db, orders.values(), most)
-            places = [place for place, order in orders.items() if order.session_id in ready]
-            return places, await fasts.carry_out(db, [orders[place] for place in places], most)
-
+        write = partial(fasts.carry_out_free, orders=orders, most=self._writes.quotas.active_fasts)
         try:
-            places, carried = await self._writes.at_once("batch", write)
+            answers, entries = await self._writes.at_once("batch", write)
         except ServiceUnavailable:  # no connection yet
             return
         except Exception as error:
@@ -305,8 +315,8 @@ class _Fasts:
                 raise
             await self._try_in_parts(orders, error)
             return
-        self.answers |= dict(zip(places, carried.answers, strict=True))
-        self.entries += carried.entries
+        self.answers |= answers
+        self.entries += entries
 
     async def _try_in_parts(self, orders: Mapping[int, Order], error: Exception) -> None:
         sessions = list({order.session_id: None for order in orders.values()})
@@ -384,9 +394,7 @@ async def _registered_together(requests: Mapping[int, DeviceRequest], writes: Wr
 
 
 async def _stored(part: Sequence[DeviceRequest], writes: Writes) -> set[UUID]:
-    async def write(db: AsyncSession) -> set[UUID]:
-        return await device_token_imports.register_all(db, part, most=writes.quotas.installations)
-
+    write = partial(device_token_imports.register_all, requests=part, most=writes.quotas.installations)
     try:
         return await writes.at_once("batch", write)
     except Exception as error:  # one of them, or a lock: then each is made by itself

@@ -6,7 +6,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Response
-from pydantic import AfterValidator, BaseModel, Field, TypeAdapter
+from pydantic import AfterValidator, BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import (
@@ -19,7 +19,6 @@ from api.dependencies import (
     ServiceCaller,
     UserCaller,
     cut,
-    next_cursor,
 )
 from api.fields import Body, Out, UserId
 from api.http.problem_types import responses
@@ -110,9 +109,6 @@ class MessageList(BaseModel):
     next_cursor: str | None
 
 
-_CONVERSATION = TypeAdapter(Conversation)
-
-
 @router.put(
     "/{conversation_id}",
     status_code=201,
@@ -139,11 +135,8 @@ async def list_conversations(caller: UserCaller, sessions: Database, page: Paged
     """List the caller's conversations."""
     async with sessions() as db:
         found = await conversations.of_member(db, caller.user_id, page.after, page.limit + 1)
-    shown, more = cut(found, page.limit, _CONVERSATION)
-    return ConversationList(
-        items=[ConversationOut.model_validate(each) for each in shown],
-        next_cursor=next_cursor(shown[-1].created_at, shown[-1].conversation_id) if more else None,
-    )
+    shown, following = cut(found, page.limit, lambda each: (each.created_at, each.conversation_id))
+    return ConversationList(items=[ConversationOut.model_validate(each) for each in shown], next_cursor=following)
 
 
 @router.get("/{conversation_id}", responses=responses("not-found"))

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ from uuid import UUID
 
 from fastapi import Depends, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import TypeAdapter
+from pydantic_core import to_json
 
 from api.http.auth import Caller, TokenCheck, is_user_id
 from api.http.problems import ActForUser, Detail, Forbidden, ServiceUnavailable, Unauthorized
@@ -35,17 +35,19 @@ LARGEST_PAGE = 1024 * 1024  # bytes; a single item may be larger
 T = TypeVar("T")
 
 
-def cut(rows: Sequence[T], limit: int, kind: TypeAdapter[T]) -> tuple[list[T], bool]:
-    """Cut a list to a page; tells whether there are more. `rows` were read with `limit + 1`.
+def cut(rows: Sequence[T], limit: int, place: Callable[[T], tuple[datetime, UUID]]) -> tuple[list[T], str | None]:
+    """Cut a list to a page; gives also the cursor of the next one, if there is one. `rows` were read with `limit + 1`.
 
-    A page ends early where it would be larger than `LARGEST_PAGE`; the next page starts there.
+    A page ends early where it would be larger than `LARGEST_PAGE`; the next page starts there. `place`: what the rows
+    are ordered by.
     """
-    size = 0
-    for count, item in enumerate(rows[:limit]):
-        size += len(kind.dump_json(item))
+    shown, size = list(rows[:limit]), 0
+    for count, item in enumerate(shown):
+        size += len(to_json(item))
         if size > LARGEST_PAGE and count:
-            return list(rows[:count]), True
-    return list(rows[:limit]), len(rows) > limit
+            shown = shown[:count]
+            break
+    return shown, next_cursor(*place(shown[-1])) if len(rows) > len(shown) else None
 
 
 ANSWERS_WITHIN = 3.0  # seconds; load balancers' probes wait little longer
@@ -181,7 +183,7 @@ async def _caller(
     try:
         yield caller
     except NotFound:
-        person = acts_for or (None if "service" in caller.scopes else caller.user_id)
+        person = acts_for or (caller.user_id if caller.is_person else None)
         if request.method not in _READS and person and await _is_being_erased(services, person):
             raise being_erased() from None  # what the request is about may be gone already
         raise
@@ -214,7 +216,7 @@ async def _user(request: Request, caller: Annotated[Caller, Depends(_caller)]) -
     """Give the user that a route is for: the caller, or below `/v1/users/` the one that a service acts for."""
     if "user_id" in request.path_params:
         return Caller(request.path_params["user_id"], frozenset(), _with_scope(caller, "service").expires_at)
-    if "service" in caller.scopes or not caller.is_person:
+    if not caller.is_person:
         raise ActForUser(for_a_user(route_template(request.scope)))
     return caller
 

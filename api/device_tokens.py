@@ -1,17 +1,18 @@
-"""Device tokens: register, list, sign out."""
+"""Device tokens: register, list, sign out; a phone that was offline at the sign-out sends it late, with a ticket."""
 
 import base64
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Response
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, TypeAdapter
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import AllowedApps, Database, Paged, RowWrites, UserCaller, cut, next_cursor
+from api.dependencies import AllowedApps, AllServices, Database, Paged, RowWrites, UserCaller, cut
 from api.fields import Body, Ticket
-from api.http.problem_types import responses
+from api.http.problem_types import anonymous_responses, responses
 from api.http.problems import Detail
+from api.http.rates import address
 from api.row_queue import Writes
 from db import device_tokens
 from db.device_tokens import Registration
@@ -27,6 +28,7 @@ from operations import revival as revivals
 from push.payload_limit import is_usable
 from settings.apps_file import AppIds
 
+router = APIRouter(tags=["device tokens"])
 user_router = APIRouter(prefix="/device-tokens", tags=["device tokens"])
 LARGEST_SEQUENCE = 2**53 - 1  # which every client's numbers hold
 
@@ -127,9 +129,6 @@ class DeviceTokenList(BaseModel):
     next_cursor: str | None
 
 
-_TOKEN = TypeAdapter(ShownToken)
-
-
 @user_router.put(
     "/{installation_id}",
     responses=responses("installation-taken", "ticket-spent", "registration-outdated", "being-erased"),
@@ -185,11 +184,9 @@ async def list_device_tokens(caller: UserCaller, sessions: Database, page: Paged
     async with sessions() as db:
         rows = await device_tokens.owned_by(db, caller.user_id, page.after, page.limit + 1)
         in_use = (await device_tokens.active_at(db, {row.installation_id for row in rows})).keys()
-    shown, more = cut([device_history.shown(row, in_use) for row in rows], page.limit, _TOKEN)
-    return DeviceTokenList(
-        items=shown,
-        next_cursor=next_cursor(shown[-1].last_seen_at, shown[-1].id) if more else None,
-    )
+    found = [device_history.shown(row, in_use) for row in rows]
+    items, following = cut(found, page.limit, lambda each: (each.last_seen_at, each.id))
+    return DeviceTokenList(items=items, next_cursor=following)
 
 
 @user_router.delete("/{installation_id}", status_code=204, responses=responses())
@@ -209,3 +206,32 @@ async def sign_out(user_id: str, installation_id: UUID, writes: Writes) -> None:
         await device_tokens.sign_out(db, user_id, installation_id)
 
     await writes.run(leave, f"installation/{installation_id}")
+
+
+class SignOutIn(Body):
+    """A sign-out by the ticket whose digest was registered."""
+
+    installation_id: UUID
+    ticket: Annotated[Ticket, Field(description="The text whose SHA-256 was sent as `sign_out_digest`.")]
+
+
+def _limit_by_address(request: Request, services: AllServices) -> None:
+    services.sign_outs.spend(address(request))
+
+
+@router.post(
+    "/v1/sign-outs", status_code=204, dependencies=[Depends(_limit_by_address)], responses=anonymous_responses()
+)
+async def sign_out_by_ticket(body: SignOutIn, writes: RowWrites) -> Response:
+    """Sign an installation out with its ticket. The answer is the same whether or not there was anything to sign out.
+
+    A ticket ends the registration that it was sent with and no later one, so it may come late, twice, or after another
+    user signed in. A registration with this ticket that arrives afterwards is refused. No bearer token is needed;
+    requests are limited by address.
+    """
+
+    async def leave(db: AsyncSession) -> None:
+        await device_tokens.sign_out_by_ticket(db, body.installation_id, body.ticket)
+
+    await writes.run(leave, f"installation/{body.installation_id}")
+    return Response(status_code=204)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from pydantic import AliasPath, BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import AllServices, Database, Dispatch, Page, Paged, RowWrites, UserCaller, next_cursor
+from api.dependencies import AllServices, Database, Dispatch, Page, Paged, RowWrites, UserCaller, cut
 from api.fields import Body, Instant, Labels, Out, ReminderMinutes
 from api.http.problem_types import responses
 from api.row_queue import Writes
@@ -130,12 +130,8 @@ async def list_of(user_id: str, sessions: Sessions, page: Page) -> SessionList:
 async def page_of(db: AsyncSession, user_id: str, page: Page) -> SessionList:
     """List a user's fasting sessions in a transaction."""
     found = await fasting_sessions.owned_by(db, user_id, page.after, page.limit + 1)
-    shown = found[: page.limit]
-    items = await _out(db, shown)
-    more = len(found) > len(shown)
-    return SessionList(
-        items=items, next_cursor=next_cursor(shown[-1].started_at, shown[-1].session_id) if more else None
-    )
+    shown, following = cut(found, page.limit, lambda each: (each.started_at, each.session_id))
+    return SessionList(items=await _out(db, shown), next_cursor=following)
 
 
 @user_router.get("/{session_id}", responses=responses("not-found"))

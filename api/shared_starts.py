@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.http.problems import ServiceUnavailable
 from api.row_queue import Writes
@@ -13,7 +13,7 @@ from db.engine import is_contended, is_of_erased
 from db.outbox import OutboxEntry
 from dispatch.relay import Relay
 from operations import fasts
-from operations.fasts import Carried, CarriedOut, Order
+from operations.fasts import CarriedOut, Order
 
 _MOST = 100  # starts in a transaction
 _IN_FLIGHT = 2  # transactions: one is written while PostgreSQL commits the other
@@ -44,27 +44,22 @@ class SharedStarts:
         await self._batch.stop()
 
     async def _carry_out(self, orders: Sequence[Order]) -> Sequence[Started | Exception | None]:
-        """Whoever gets None tries alone. So no start waits for the locks of another."""
+        """Carry out what needs no lock of others. A caller that gets None tries alone."""
         most = self._writes.quotas.active_fasts
-
-        async def write(db: AsyncSession) -> tuple[Sequence[int], Carried]:
-            ready = await fasts.free(db, orders, most)
-            places = [place for place, order in enumerate(orders) if order.session_id in ready]
-            return places, await fasts.carry_out(db, [orders[place] for place in places], most)
-
+        write = partial(fasts.carry_out_free, orders=dict(enumerate(orders)), most=most)
         try:
-            places, carried = await self._writes.at_once("fasting-session", write)
+            carried, entries = await self._writes.at_once("fasting-session", write)
         except ServiceUnavailable as error:
             return [error] * len(orders)
         except DBAPIError as error:
             if is_contended(error) or is_of_erased(error):
                 return [None] * len(orders)
             raise
+        own = {entry.subject_id: entry for entry in entries}
         answers: list[Started | Exception | None] = [None] * len(orders)
-        entries = {entry.subject_id: entry for entry in carried.entries}
-        for place, answer in zip(places, carried.answers, strict=True):
+        for place, answer in carried.items():
             if isinstance(answer, CarriedOut):
-                answers[place] = Started(answer, entries.pop(answer.session.session_id, None))
+                answers[place] = Started(answer, own.pop(answer.session.session_id, None))
             else:
                 answers[place] = answer
         return answers

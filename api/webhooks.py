@@ -1,15 +1,14 @@
 """Webhooks: addresses that are sent events, in the form of Standard Webhooks. For backends."""
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import AllServices, Database, Dispatch, Paged, RowWrites, ServiceCaller, cut, next_cursor
+from api.dependencies import AllServices, Database, Dispatch, Paged, RowWrites, ServiceCaller, cut
 from api.fields import Body, Out
 from api.http.problem_types import responses
 from api.http.problems import Detail
@@ -205,8 +204,8 @@ async def list_webhook_deliveries(webhook_id: UUID, _: ServiceCaller, page: Page
             raise NotFound(_KIND)
         rows = await webhook_deliveries.log_of(db, webhook_id, page.after, page.limit + 1)
     found = [DeliveryOut.model_validate(row) for row in rows]
-    items, has_more = cut(found, page.limit, TypeAdapter(DeliveryOut))
-    return DeliveryList(items=items, next_cursor=_cursor(items) if has_more else None)
+    items, following = cut(found, page.limit, lambda each: (each.created_at, each.id))
+    return DeliveryList(items=items, next_cursor=following)
 
 
 @router.post("/{webhook_id}/redrive", responses=responses("not-allowed", "not-found", "webhook-disabled"))
@@ -239,7 +238,3 @@ async def _check_enabled(db: AsyncSession, webhook_id: UUID) -> None:
         raise NotFound(_KIND)
     if rows[0].state == "disabled":
         raise Conflict("webhook-disabled", Detail.WEBHOOK_DISABLED)
-
-
-def _cursor(items: Sequence[DeliveryOut]) -> str:
-    return next_cursor(items[-1].created_at, items[-1].id)

@@ -3,7 +3,7 @@
 import argparse
 from datetime import timedelta
 
-from commands.context import actor, print_json, print_table, read, write
+from commands.context import actor, print_list, read, up_to, write
 from commands.sign_in import user_id
 from db import api_keys
 from db.api_keys import ApiKey
@@ -18,11 +18,13 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         required=True, metavar="action"
     )
     creating = actions.add_parser("create", help="create a key and print it, once", description=_create.__doc__)
-    creating.add_argument("--name", required=True, type=user_id, metavar="N", help="the caller that it stands for")
+    creating.add_argument("--name", required=True, type=user_id, metavar="N", help="the caller that uses it")
     creating.add_argument(
         "--scope", required=True, action="append", choices=_SCOPES, help="what it may do (can be repeated)"
     )
-    creating.add_argument("--expires-in-days", type=_days, metavar="D", help="default: it does not expire")
+    creating.add_argument(
+        "--expires-in-days", type=up_to(_MOST_DAYS, "a number of days"), metavar="D", help="default: it does not expire"
+    )
     creating.set_defaults(command=_create)
     listing = actions.add_parser("list", help="list the keys, without their text", description=_list.__doc__)
     listing.add_argument("--json", action="store_true", help="print JSON")
@@ -44,13 +46,8 @@ def _create(arguments: argparse.Namespace) -> int:
 
 def _list(arguments: argparse.Namespace) -> int:
     """List all API keys, the newest first. LAST USED is up to a minute old."""
-    found = read(api_keys.all_keys)
-    if arguments.json:
-        print_json(found)
-        return 0
     titles = ("ID", "NAME", "SCOPES", "STATE", "CREATED", "EXPIRES", "LAST USED")
-    print_table(titles, [_line(key) for key in found])
-    return 0
+    return print_list(arguments, read(api_keys.all_keys), titles, _line)
 
 
 def _line(key: ApiKey) -> tuple[object, ...]:
@@ -63,9 +60,3 @@ def _revoke(arguments: argparse.Namespace) -> int:
     for key in revoked:
         print(f"Revoked {key.key_id} ({key.name}).")
     return 0
-
-
-def _days(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text[:9]) <= _MOST_DAYS:
-        raise argparse.ArgumentTypeError(f"must be a number of days from 1 to {_MOST_DAYS}")
-    return int(text)

@@ -1,5 +1,6 @@
-"""What commands share: the settings of a local run, the database, the operator, and the output."""
+"""What commands share: the settings of a local run, the database, the operator, numbers, and the output."""
 
+import argparse
 import asyncio
 import getpass
 import os
@@ -18,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import UNREACHABLE, ReadOnly, Sessions, make_engine, make_sessions
 from db.migrate import migrate, newest_revision
+from db.support_actions import Actor
 from domain.naming import VERSION
 from settings.environment import ConfigError, service_settings
 
@@ -128,17 +130,40 @@ def write(change: Callable[[AsyncSession], Awaitable[T]]) -> T:
     return query(answer)
 
 
-def actor() -> str:
-    """Name the operator at the command line."""
+def actor() -> Actor:
+    """Name the operator at the command line, who is none of the app's people."""
     try:
-        return f"cli:{getpass.getuser()}"
+        name = getpass.getuser()
     except (KeyError, OSError):  # a user id without a name
-        return f"cli:{os.getuid()}"
+        name = str(os.getuid())
+    return Actor(f"cli:{name}", is_person=False)
+
+
+def up_to(most: int, what: str = "a number") -> Callable[[str], int]:
+    """Make the type of an argument that is a number from 1 to `most`."""
+
+    def number(text: str) -> int:
+        if not (text.isascii() and text.isdecimal()) or not 1 <= int(text[:9]) <= most or len(text) > 9:
+            raise argparse.ArgumentTypeError(f"must be {what} from 1 to {most}")
+        return int(text)
+
+    return number
 
 
 def print_json(value: object) -> None:
     """Print as JSON, with the API's field names."""
     print(TypeAdapter(type(value)).dump_json(value, indent=2).decode())
+
+
+def print_list(
+    arguments: argparse.Namespace, found: Sequence[T], titles: Sequence[str], line: Callable[[T], Sequence[object]]
+) -> int:
+    """Print a list as JSON where `--json` is given, else as a table; gives the exit status."""
+    if arguments.json:
+        print_json(found)
+    else:
+        print_table(titles, [line(each) for each in found])
+    return 0
 
 
 def print_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -5,7 +5,7 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from uuid import UUID
 
-from commands.context import actor, cell, print_json, print_table, query, read, write
+from commands.context import actor, cell, print_json, print_list, print_table, query, read, up_to, write
 from db.views import dead_tasks
 from db.views.dead_tasks import PushTaskFilter, ShownTask, WholeTask, check_filter
 from domain.kinds import Kind
@@ -30,7 +30,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         default=TaskState.DEAD,
         help="default: dead; others need --user, --conversation or --message",
     )
-    listing.add_argument("--limit", type=_limit, default=50, metavar="N", help="at most N (50)")
+    listing.add_argument("--limit", type=up_to(MAX_AT_ONCE), default=50, metavar="N", help="at most N (50)")
     listing.set_defaults(command=_list)
 
     showing = actions.add_parser("show", help="show one with its attempts")
@@ -41,7 +41,9 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     redriving.add_argument("--task", type=UUID, metavar="ID", help="only this one, without a filter")
     _add_filter(redriving)
     redriving.add_argument("--all", action="store_true", help="all dead ones, instead of a filter")
-    redriving.add_argument("--limit", type=_limit, metavar="N", help="at most N; needed with a filter or --all")
+    redriving.add_argument(
+        "--limit", type=up_to(MAX_AT_ONCE), metavar="N", help="at most N; needed with a filter or --all"
+    )
     redriving.add_argument("--dry-run", action="store_true", help="only show what would happen")
     redriving.set_defaults(command=_redrive, parser=redriving)
     for each in (listing, showing, redriving):
@@ -52,12 +54,7 @@ def _list(arguments: argparse.Namespace) -> int:
     wanted = _wanted(arguments)
     check_filter(wanted)
     tasks = read(lambda db: dead_tasks.matching(db, wanted, None, arguments.limit))
-    if arguments.json:
-        print_json(tasks)
-    else:
-        titles = ("TASK", "DUE", "STATE", "ROUTE", "TRIES", "REASON", "USER", "REDRIVE")
-        print_table(titles, [_line(task) for task in tasks])
-    return 0
+    return print_list(arguments, tasks, ("TASK", "DUE", "STATE", "ROUTE", "TRIES", "REASON", "USER", "REDRIVE"), _line)
 
 
 def _show(arguments: argparse.Namespace) -> int:
@@ -137,9 +134,3 @@ def _instant(text: str) -> datetime:
     if at.tzinfo is None:
         raise argparse.ArgumentTypeError("an instant needs an offset, such as 2026-01-31T18:00:00Z")
     return at.astimezone(UTC)
-
-
-def _limit(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= MAX_AT_ONCE:
-        raise argparse.ArgumentTypeError(f"must be a number from 1 to {MAX_AT_ONCE}")
-    return int(text)

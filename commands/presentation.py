@@ -6,7 +6,7 @@ from pathlib import Path
 
 from commands.context import print_table
 from domain.kinds import Kind
-from domain.locales import locale
+from domain.locales import locale, plural_forms
 from domain.preferences import Preview
 from domain.presentation import Catalogue, Gap, Presentation, Texts
 from domain.wording import Content, worded
@@ -37,6 +37,11 @@ def _check(arguments: argparse.Namespace) -> int:
     missing = list(_left_to_us(found))
     if missing:
         print(f"Not in it, so its default locale or the shipped texts stand in: {', '.join(missing)}.")
+    lacking, unused = _plurals(found)
+    if lacking:
+        print(f"Plural forms that are not in it, so `other` stands in: {', '.join(lacking)}.")
+    if unused:
+        print(f"Plural forms that these locales do not have, so they are never shown: {', '.join(unused)}.")
     return 0
 
 
@@ -95,6 +100,20 @@ def _gaps(catalogue: Catalogue) -> Iterator[Gap]:
 def _templates(texts: Texts) -> Iterator[tuple[str | Gap, ...]]:
     for forms in (texts.title, texts.body, texts.now or {}):
         yield from forms.values()
+
+
+def _plurals(found: Presentation) -> tuple[list[str], list[str]]:
+    """List the plural forms that a file lacks for its locales, and those that they do not have."""
+    lacking: list[str] = []
+    unused: list[str] = []
+    for (kind, preview), catalogue in found.texts.items():
+        for tag, texts in catalogue.of.items() if preview is Preview.FULL else ():
+            for name, forms in (("title", texts.title), ("body", texts.body)):
+                if len(forms) > 1 and f"{tag}.{kind}.{name}" in found.own:
+                    path, has = f"texts.{tag}.{kind}.{name}", plural_forms(tag)
+                    lacking += [f"{path}.{each}" for each in sorted(has - forms.keys())]
+                    unused += [f"{path}.{each}" for each in sorted(forms.keys() - has - {"other"})]
+    return lacking, unused
 
 
 def _left_to_us(found: Presentation) -> Iterator[str]:

@@ -12,6 +12,7 @@ from commands.context import actor, query, read_settings, run_directory
 from db import console_sessions
 from db.console_sessions import CODE_LIFETIME
 from db.engine import Sessions
+from db.support_actions import Actor
 from settings.environment import AuthSettings, ConfigError
 
 _EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 -- compared with, not bound
@@ -24,10 +25,10 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     console.set_defaults(command=_console)
 
 
-async def sign_in_code(sessions: Sessions, user_id: str, lifetime: timedelta) -> str:
+async def sign_in_code(sessions: Sessions, operator: Actor, lifetime: timedelta) -> str:
     """Make a one-time code."""
     async with sessions.begin() as db:
-        return await console_sessions.issue(db, user_id, lifetime)
+        return await console_sessions.issue(db, operator, lifetime)
 
 
 def api_address(host: str, port: str | int) -> str:
@@ -39,7 +40,7 @@ def api_address(host: str, port: str | int) -> str:
 
 def _console(arguments: argparse.Namespace) -> int:
     """Print the console's address and a code that works once, within ten minutes."""
-    operator = arguments.user or actor()
+    operator = Actor(arguments.user) if arguments.user else actor()
     code = query(lambda sessions: sign_in_code(sessions, operator, CODE_LIFETIME))
     settings = {**read_settings(run_directory(os.environ)), **os.environ}
     print(f"console  {api_address(settings.get('API_HOST', ''), settings.get('API_PORT') or '8000')}/console")

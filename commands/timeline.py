@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from commands.context import cell, print_json, read
+from commands.context import cell, print_json, read, up_to
 from db.engine import as_of_one_moment
 from db.views import present, timeline
 from domain.timeline import TimelineItem, TimelinePart
@@ -20,7 +20,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     timeline.add_argument("--user", required=True, metavar="ID")
     timeline.add_argument("--session", type=UUID, metavar="ID", help="only this fasting session and its reminders")
     timeline.add_argument("--message", type=UUID, metavar="ID", help="only this message")
-    timeline.add_argument("--limit", type=_limit, default=50, metavar="N", help="the latest N (50)")
+    timeline.add_argument("--limit", type=up_to(_MOST), default=50, metavar="N", help="the latest N (50)")
     timeline.add_argument("--json", action="store_true", help="print JSON: the present, then the latest first")
     timeline.set_defaults(command=_timeline)
 
@@ -53,9 +53,3 @@ def _print(now: list[TimelineItem], past: list[TimelineItem]) -> None:
         print("\nWhat happened:")
     for item in reversed(past):
         print(f"{cell(item.at)}  {cell(item.text)}")
-
-
-def _limit(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= _MOST:
-        raise argparse.ArgumentTypeError(f"must be a number from 1 to {_MOST}")
-    return int(text)

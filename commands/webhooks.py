@@ -5,9 +5,10 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from commands.context import print_json, print_table, read, write
+from commands.context import print_json, print_list, read, up_to, write
 from db import webhook_deliveries, webhooks
 from db.webhook_deliveries import LoggedDelivery
+from db.webhooks import ShownWebhook
 from domain.problems import NotFound
 
 
@@ -21,7 +22,9 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
     showing = actions.add_parser("deliveries", help="list the last deliveries of one, the latest first")
     showing.add_argument("webhook", type=UUID, metavar="ID")
-    showing.add_argument("--limit", type=_limit, default=50, metavar="N", help="at most N (50)")
+    showing.add_argument(
+        "--limit", type=up_to(webhook_deliveries.MAX_REDRIVEN), default=50, metavar="N", help="at most N (50)"
+    )
     showing.set_defaults(command=_deliveries)
 
     redriving = actions.add_parser(
@@ -34,20 +37,13 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    found = read(webhooks.shown)
-    if arguments.json:
-        print_json(found)
-        return 0
     titles = ("WEBHOOK", "STATE", "SINCE", "LAST ACCEPTED", "PENDING", "DEAD", "BEHIND", "MISSED", "URL")
-    rows = [
-        (
-            *(each.id, each.state, each.disabled_at or each.failing_since, each.last_accepted_at),
-            *(each.pending, each.dead, each.behind, each.missed, each.url),
-        )
-        for each in found
-    ]
-    print_table(titles, rows)
-    return 0
+    return print_list(arguments, read(webhooks.shown), titles, _webhook)
+
+
+def _webhook(each: ShownWebhook) -> tuple[object, ...]:
+    since, counts = each.disabled_at or each.failing_since, (each.pending, each.dead, each.behind, each.missed)
+    return each.id, each.state, since, each.last_accepted_at, *counts, each.url
 
 
 def _deliveries(arguments: argparse.Namespace) -> int:
@@ -56,20 +52,13 @@ def _deliveries(arguments: argparse.Namespace) -> int:
             raise NotFound("webhook")
         return await webhook_deliveries.log_of(db, arguments.webhook, None, arguments.limit)
 
-    found = read(ask)
-    if arguments.json:
-        print_json(found)
-        return 0
     titles = ("DELIVERY", "CREATED", "EVENT", "TYPE", "STATE", "TRIES", "STATUS", "REASON", "NEXT")
-    rows = [
-        (
-            *(each.id, each.created_at, each.event_id, each.type, each.state),
-            *(each.attempts, each.status, each.reason, each.next_attempt_at),
-        )
-        for each in found
-    ]
-    print_table(titles, rows)
-    return 0
+    return print_list(arguments, read(ask), titles, _delivery)
+
+
+def _delivery(each: LoggedDelivery) -> tuple[object, ...]:
+    what = (each.id, each.created_at, each.event_id, each.type, each.state)
+    return *what, each.attempts, each.status, each.reason, each.next_attempt_at
 
 
 def _redrive(arguments: argparse.Namespace) -> int:
@@ -86,9 +75,3 @@ def _redrive(arguments: argparse.Namespace) -> int:
     else:
         print(f"{redriven} deliveries are sent again.")
     return 0
-
-
-def _limit(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= webhook_deliveries.MAX_REDRIVEN:
-        raise argparse.ArgumentTypeError(f"must be a number from 1 to {webhook_deliveries.MAX_REDRIVEN}")
-    return int(text)

@@ -10,13 +10,13 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import insert, or_, select, text
+from sqlalchemy import delete, insert, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import support_actions
 from db.engine import present_instant
-from db.models.operations import ApiKeyRow
-from db.support_actions import Deed
+from db.models.operations import ApiKeyRow, ConsoleSession
+from db.support_actions import Actor, Deed
 from domain.naming import digest
 from domain.problems import NotFound
 
@@ -52,7 +52,7 @@ def digest_of(key: str) -> bytes | None:
     return digest(key) if _FORM.fullmatch(key) else None
 
 
-async def create(db: AsyncSession, name: str, scopes: Sequence[str], *, lasts: timedelta | None, actor: str) -> str:
+async def create(db: AsyncSession, name: str, scopes: Sequence[str], *, lasts: timedelta | None, actor: Actor) -> str:
     """Store a new key and give its text, which nobody can read again; `lasts` None: until it is revoked."""
     key = PREFIX + secrets.token_urlsafe(32)
     values = {
@@ -73,10 +73,10 @@ async def all_keys(db: AsyncSession) -> list[ApiKey]:
     return [_key(row, now) for row in rows]
 
 
-async def revoke(db: AsyncSession, which: str, *, actor: str) -> list[ApiKey]:
+async def revoke(db: AsyncSession, which: str, *, actor: Actor) -> list[ApiKey]:
     """Revoke the key with this id, or all keys of this name; gives them. Raises NotFound.
 
-    API processes notice within seconds. Repeats are harmless.
+    API processes notice within seconds; who signed in to the console with one is signed out. Repeats are harmless.
     """
     named = ApiKeyRow.name == which
     with suppress(ValueError):
@@ -89,6 +89,10 @@ async def revoke(db: AsyncSession, which: str, *, actor: str) -> list[ApiKey]:
     for row in valid:
         row.revoked_at = now
     await db.flush()
+    signed_in = delete(ConsoleSession).where(
+        ConsoleSession.user_id.in_({row.name for row in valid}), ConsoleSession.by_person.is_(False)
+    )
+    await db.execute(signed_in, execution_options={"synchronize_session": False})
     deed = Deed(actor, "revoke_api_key", _SUBJECT)
     await support_actions.note(db, deed, {row.id: {"name": row.name} for row in valid})
     return [_key(row, now) for row in rows]

@@ -1,4 +1,7 @@
-"""Who is signed in to the console: one-time codes, and the sessions that they open; stored as digests only."""
+"""Who is signed in to the console: one-time codes, and the sessions that they open; stored as digests only.
+
+Retention deletes what has expired (`db/retention.py`).
+"""
 
 import secrets
 from dataclasses import dataclass, field
@@ -10,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import support_actions
 from db.models.operations import ConsoleCode, ConsoleSession
-from db.support_actions import Deed
+from db.support_actions import Actor, Deed
 from domain.naming import digest
 
 CODE_LIFETIME = timedelta(minutes=10)
@@ -35,14 +38,14 @@ def read_code(typed: str) -> str | None:
 
 
 _SUBJECT = "console_session"
-_BLIND = {"synchronize_session": False}
+_WHO = (ConsoleSession.user_id, func.coalesce(ConsoleSession.by_person, True))
 
 
 @dataclass(frozen=True, slots=True)
 class SignedIn:
     """Somebody who is signed in."""
 
-    user_id: str
+    actor: Actor
     csrf_token: str = field(repr=False)
     expires_at: datetime
 
@@ -55,44 +58,40 @@ class Opened:
     seconds: int  # that it lasts
 
 
-async def open_for(db: AsyncSession, user_id: str, way: str, until: datetime | None = None) -> Opened:
+async def open_for(db: AsyncSession, actor: Actor, way: str, until: datetime | None = None) -> Opened:
     """Sign somebody in for some hours, at most until an instant, and record it; `way` says how."""
-    old = (
-        select(ConsoleSession.digest)
-        .where(ConsoleSession.expires_at < func.clock_timestamp())
-        .with_for_update(skip_locked=True)
-    )
-    await db.execute(
-        delete(ConsoleSession).where(ConsoleSession.digest.in_(old.scalar_subquery())), execution_options=_BLIND
-    )
     value = secrets.token_urlsafe(32)
     values = {
         "digest": digest(value),
-        "user_id": user_id,
+        "user_id": actor.name,
+        "by_person": actor.is_person,
         "csrf_token": secrets.token_urlsafe(32),
         "expires_at": func.least(func.clock_timestamp() + LONGEST_SIGN_IN, until),
     }
     lasts = func.extract("epoch", ConsoleSession.expires_at - func.clock_timestamp())
     seconds = (await db.execute(insert(ConsoleSession).values(values).returning(lasts))).scalar_one()
-    await support_actions.note(db, Deed(user_id, "sign_in", _SUBJECT), {_name(value): {"way": way}})
+    await support_actions.note(db, Deed(actor, "sign_in", _SUBJECT), {_name(value): {"way": way}})
     return Opened(value, int(seconds))
 
 
 async def of(db: AsyncSession, value: str) -> SignedIn | None:
     """Find who is signed in by a cookie's value."""
-    query = select(ConsoleSession.user_id, ConsoleSession.csrf_token, ConsoleSession.expires_at).where(
+    query = select(*_WHO, ConsoleSession.csrf_token, ConsoleSession.expires_at).where(
         ConsoleSession.digest == digest(value), ConsoleSession.expires_at > func.clock_timestamp()
     )
     row = (await db.execute(query)).one_or_none()
-    return SignedIn(*row) if row else None
+    if row is None:
+        return None
+    name, is_person, csrf_token, expires_at = row
+    return SignedIn(Actor(name, is_person), csrf_token, expires_at)
 
 
 async def close(db: AsyncSession, value: str) -> None:
     """Sign out, and record it."""
-    ended = delete(ConsoleSession).where(ConsoleSession.digest == digest(value)).returning(ConsoleSession.user_id)
-    user_id = await db.scalar(ended, execution_options={"synchronize_session": False})
-    if user_id is not None:
-        await support_actions.note(db, Deed(user_id, "sign_out", _SUBJECT), {_name(value): {}})
+    ended = delete(ConsoleSession).where(ConsoleSession.digest == digest(value)).returning(*_WHO)
+    row = (await db.execute(ended)).one_or_none()
+    if row is not None:
+        await support_actions.note(db, Deed(Actor(*row), "sign_out", _SUBJECT), {_name(value): {}})
 
 
 def _name(value: str) -> UUID:
@@ -100,29 +99,22 @@ def _name(value: str) -> UUID:
     return UUID(bytes=digest(value)[:16])
 
 
-async def issue(db: AsyncSession, user_id: str, lifetime: timedelta) -> str:
+async def issue(db: AsyncSession, actor: Actor, lifetime: timedelta) -> str:
     """Make a code for somebody."""
     code = code_from(secrets.token_bytes(10))
-    old = (
-        select(ConsoleCode.digest)
-        .where(ConsoleCode.expires_at < func.clock_timestamp())
-        .with_for_update(skip_locked=True)
-    )
-    await db.execute(delete(ConsoleCode).where(ConsoleCode.digest.in_(old.scalar_subquery())), execution_options=_BLIND)
-    values = {"digest": _digest(code), "user_id": user_id, "expires_at": func.clock_timestamp() + lifetime}
-    await db.execute(insert(ConsoleCode).values(values))
+    values = {"digest": _digest(code), "user_id": actor.name, "by_person": actor.is_person}
+    await db.execute(insert(ConsoleCode).values(expires_at=func.clock_timestamp() + lifetime, **values))
     return code
 
 
-async def redeem(db: AsyncSession, typed: str) -> str | None:
+async def redeem(db: AsyncSession, typed: str) -> Actor | None:
     """Use a code up and say whom it signs in; None if there is no such code, or it has expired."""
     taken = delete(ConsoleCode).where(
         ConsoleCode.digest == _digest(typed), ConsoleCode.expires_at > func.clock_timestamp()
     )
-    user_id: str | None = await db.scalar(
-        taken.returning(ConsoleCode.user_id), execution_options={"synchronize_session": False}
-    )
-    return user_id
+    who = taken.returning(ConsoleCode.user_id, func.coalesce(ConsoleCode.by_person, True))
+    row = (await db.execute(who)).one_or_none()
+    return Actor(*row) if row else None
 
 
 def _digest(typed: str) -> bytes:

@@ -19,7 +19,7 @@ async def store(db: AsyncSession, conversation_id: UUID, member_ids: Collection[
     is_new = await db.scalar(fresh) is not None
     await lock(db, conversation_id)
     removal = delete(Member).where(Member.conversation_id == conversation_id, Member.user_id.not_in(member_ids))
-    await db.execute(removal, execution_options={"synchronize_session": False})
+    await db.execute(removal)
     await db.execute(_JOIN, {"conversation_id": conversation_id, "user_ids": sorted(member_ids)})
     return is_new
 

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from db.counting import once_committed
-from db.engine import among
+from db.engine import among, hold_names
 from db.models.people import DeviceToken, DeviceTokenEvent, SpentTicket
 from db.unreadable import addresses, route_of
 from domain.devices import InstallationStanding, Permission
@@ -75,7 +75,7 @@ async def register(
     another user is signed in there and neither their token nor their ticket is given, if the ticket of this
     registration was used (then it is older than that sign-out), and if one with a higher `sequence` came before it.
     """
-    await _lock(db, *locks_of(user_id, installation_id, new))
+    await hold_names(db, locks_of(user_id, installation_id, new))
     await _spend_tickets(db, installation_id, new)
     latest = await _latest_sequence(db, user_id, installation_id, new)
     elsewhere = and_(
@@ -124,7 +124,7 @@ async def sign_out(db: AsyncSession, user_id: str, installation_id: UUID) -> Non
 
     The ticket of its latest registration counts as used: one that names it and has not been processed yet is refused.
     """
-    await _lock(db, f"installation/{installation_id}")
+    await hold_names(db, [f"installation/{installation_id}"])
     mine = and_(DeviceToken.user_id == user_id, DeviceToken.installation_id == installation_id)
     latest = select(DeviceToken.sign_out_digest).where(mine).order_by(DeviceToken.registered_at.desc()).limit(1)
     if ticket := await db.scalar(latest):
@@ -134,7 +134,7 @@ async def sign_out(db: AsyncSession, user_id: str, installation_id: UUID) -> Non
 
 async def hold_registrations(db: AsyncSession, user_id: str) -> None:
     """Wait for a person's registrations that are under way, and let later ones wait until the transaction ends."""
-    await _lock(db, f"user/{user_id}")
+    await hold_names(db, [f"user/{user_id}"])
 
 
 async def sign_out_everywhere(db: AsyncSession, user_id: str, reason: str) -> None:
@@ -147,7 +147,7 @@ async def sign_out_by_ticket(db: AsyncSession, installation_id: UUID, ticket: st
 
     A registration that names the ticket and has not been processed yet will be refused.
     """
-    await _lock(db, f"installation/{installation_id}")
+    await hold_names(db, [f"installation/{installation_id}"])
     named = and_(DeviceToken.installation_id == installation_id, DeviceToken.sign_out_digest == digest(ticket))
     await _deactivate(db, named, "signed_out")
     await _spend(db, installation_id, digest(ticket))
@@ -370,7 +370,7 @@ async def _deactivate(
     ids = [row.id for row in rows]
     if ids:
         change = update(DeviceToken).where(among(DeviceToken.id, ids)).values(active=False, inactive_reason=reason)
-        await db.execute(change, execution_options={"synchronize_session": False})
+        await db.execute(change)
         await note(db, ids, reason, detail, {row.id: taken_by for row in rows if row.user_id != taken_by})
         once_committed(db, lambda: _count([row.provider for row in rows], reason, detail))
     return ids
@@ -395,11 +395,6 @@ async def note(
         for device_id in device_ids
     ]
     await db.execute(insert(DeviceTokenEvent), rows)
-
-
-async def _lock(db: AsyncSession, *names: str) -> None:
-    for name in sorted(names):
-        await db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
 
 
 _ACTIVE_TOKEN = (

@@ -145,8 +145,8 @@ async def pooling(database_url: str) -> Pooling:
 
 
 def make_sessions(engine: AsyncEngine) -> Sessions:
-    """Make sessions whose objects stay readable after the commit."""
-    return async_sessionmaker(engine, expire_on_commit=False)
+    """Make sessions whose objects stay readable after the commit; `update` and `delete` change rows, not objects."""
+    return async_sessionmaker(engine, expire_on_commit=False, execution_options={"synchronize_session": False})
 
 
 async def present_instant(db: AsyncSession) -> datetime:

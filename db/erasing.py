@@ -60,15 +60,16 @@ async def _messages(db: AsyncSession, whose: Whose) -> bool:
     return len(message_ids) == _MESSAGES
 
 
-def _whole(table: str) -> tuple[str, _Batch]:
+def _whole(table: str, of_a_person: str = "true") -> tuple[str, _Batch]:
     """Delete all rows of a table whose `user_id` is the person's."""
-    mine = f"SELECT ctid FROM {table} WHERE user_id = :user_id LIMIT :limit FOR UPDATE SKIP LOCKED"  # noqa: S608
-    return f"{table} WHERE user_id = :user_id", _run(f"DELETE FROM {table} WHERE ctid = ANY(ARRAY({mine})) RETURNING 1")  # noqa: S608
+    named = f"{table} WHERE user_id = :user_id AND {of_a_person}"
+    mine = f"SELECT ctid FROM {named} LIMIT :limit FOR UPDATE SKIP LOCKED"  # noqa: S608
+    return named, _run(f"DELETE FROM {table} WHERE ctid = ANY(ARRAY({mine})) RETURNING 1")  # noqa: S608
 
 
-def _without(table: str, column: str, instead: str, unless: str = "false") -> tuple[str, _Batch]:
+def _without(table: str, column: str, instead: str, of_a_person: str = "true") -> tuple[str, _Batch]:
     """Write something else where a column of somebody else's row names the person."""
-    named = f"{table} WHERE {column} = :user_id AND NOT {unless}"
+    named = f"{table} WHERE {column} = :user_id AND {of_a_person}"
     mine = f"SELECT ctid FROM {named} LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED"  # noqa: S608
     return (
         named,
@@ -184,15 +185,18 @@ _EVENTS = """
     DELETE FROM events e USING old WHERE e.number = old.number RETURNING 1
 """
 
-# Whoever acts with an API key is no person, though somebody may have been given its name as a user.
-_IS_A_KEY = "EXISTS (SELECT FROM api_keys k WHERE k.name = :user_id)"
+
+def _by_person(column: str) -> str:
+    """Ask whether a person acted. Of rows of the release before, it asks whether no API key has the name."""
+    return f"coalesce({column}, NOT EXISTS (SELECT FROM api_keys k WHERE k.name = :user_id))"
+
 
 _TARGETS: Mapping[str, _Batch] = dict([  # which rows, as the end of a `SELECT FROM`; and how a batch of them goes
     _whole("presences"),
     _whole("preference_sessions"),
     _whole("preference_codes"),
-    _whole("console_sessions"),
-    _whole("console_codes"),
+    _whole("console_sessions", _by_person("by_person")),
+    _whole("console_codes", _by_person("by_person")),
     _whole("members"),
     _whole("unnumbered_events"),
     ("events WHERE user_id = :user_id", _run(_EVENTS)),
@@ -211,8 +215,8 @@ _TARGETS: Mapping[str, _Batch] = dict([  # which rows, as the end of a `SELECT F
         "support_actions WHERE detail ->> 'user_id' = :user_id",
         _run("DELETE FROM support_actions WHERE detail ->> 'user_id' = :user_id AND :limit > 0 RETURNING 1"),
     ),
-    _without("support_actions", "actor", f"'{NOBODY}'", _IS_A_KEY),
-    _without("brakes", "resumed_by", f"'{NOBODY}'", _IS_A_KEY),
+    _without("support_actions", "actor", f"'{NOBODY}'", _by_person("by_person")),
+    _without("brakes", "resumed_by", f"'{NOBODY}'", _by_person("resumed_by_person")),
 ])  # fmt: skip
 ROWS, BATCHES = tuple(_TARGETS), tuple(_TARGETS.values())
 

@@ -80,7 +80,7 @@ async def lease_due(db: AsyncSession) -> Erasing | None:
     )
     lease = update(ErasureRow).where(any_of_locked(ErasureRow.id, due)).values(next_attempt_at=now + LEASE)
     taken = lease.returning(ErasureRow.id, ErasureRow.user_id, ErasureRow.attempts)
-    row = (await db.execute(taken, execution_options=_BLIND)).one_or_none()
+    row = (await db.execute(taken)).one_or_none()
     if row is None:
         return None
     assert row.user_id is not None  # as long as it is due
@@ -91,14 +91,14 @@ async def go_on_later(db: AsyncSession, erasure_id: UUID, wait: timedelta, attem
     """Let any worker go on after a wait."""
     values = {"next_attempt_at": func.clock_timestamp() + wait, "attempts": attempts}
     query = update(ErasureRow).where(ErasureRow.id == erasure_id, ErasureRow.done_at.is_(None))
-    await db.execute(query.values(values), execution_options=_BLIND)
+    await db.execute(query.values(values))
 
 
 async def finish(db: AsyncSession, erasure_id: UUID) -> None:
     """Forget the name: from the commit on, the person may come back."""
     values = {"user_id": None, "next_attempt_at": None, "done_at": func.clock_timestamp()}
     query = update(ErasureRow).where(ErasureRow.id == erasure_id, ErasureRow.done_at.is_(None))
-    await db.execute(query.values(values), execution_options=_BLIND)
+    await db.execute(query.values(values))
 
 
 async def is_anyone_older(db: AsyncSession, at: datetime) -> bool:
@@ -129,8 +129,6 @@ def _shown(row: ErasureRow) -> Erasure:
     state = ErasureState.RUNNING if row.done_at is None else ErasureState.DONE
     return Erasure(row.id, state, row.requested_at, row.done_at)
 
-
-_BLIND = {"synchronize_session": False}
 
 _OLDER = text("""
     SELECT EXISTS (

@@ -1,12 +1,12 @@
 """Fasting sessions: every change raises `rev` and enters the outbox, in one transaction."""
 
-import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from pydantic import TypeAdapter
 from sqlalchemy import ARRAY, Select, Uuid, and_, bindparam, func, select, text, true, tuple_
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -75,8 +75,11 @@ async def start_all(
     if not started:
         return set(), []
     planned = {each.subject_id: each for each in dispatches}
-    rows = [_inserted(session, request, planned[session.session_id]) for session, request in started]
-    added = await db.execute(_START, {"kind": OUTBOX_KIND, "rows": json.dumps(rows)})
+    rows = [
+        asdict(session) | {"id": session.session_id, "started_with": request} | asdict(planned[session.session_id])
+        for session, request in started
+    ]
+    added = await db.execute(_START, {"kind": OUTBOX_KIND, "rows": _JSON.dump_json(rows).decode()})
     ids = {row.subject_id: row.id for row in added}
     return set(ids), outbox.entries(OUTBOX_KIND, dispatches, ids)
 
@@ -226,6 +229,9 @@ async def owned_by(
     return _readable(await db.scalars(query))
 
 
+_JSON = TypeAdapter(list[dict[str, Any]])
+
+
 def _each(session_ids: Iterable[UUID]) -> Select[FastingSessionRow]:
     """Select sessions, in the order of their ids with one look into the index for each.
 
@@ -321,27 +327,6 @@ _TERMS = text("""
            (SELECT p.reminder_minutes FROM preferences p WHERE p.user_id = asked.user_id) AS minutes
       FROM (SELECT DISTINCT user_id FROM unnest(CAST(:user_ids AS text[])) AS each (user_id)) AS asked
 """)  # user by user: else a planner without statistics reads all active fasts
-
-
-def _inserted(session: FastingSession, request: dict[str, Any], dispatch: outbox.Owed) -> dict[str, Any]:
-    return {
-        "id": str(session.session_id),
-        "user_id": session.user_id,
-        "started_at": session.started_at.isoformat(),
-        "ends_at": session.ends_at.isoformat(),
-        "status": session.status.value,
-        "ended_at": None if session.ended_at is None else session.ended_at.isoformat(),
-        "reminder_minutes": session.reminder_minutes,
-        "scheduled_at": session.scheduled_at.isoformat(),
-        "rev": session.rev,
-        "late_minutes": session.late_minutes,
-        "follows_preferences": session.follows_preferences,
-        "labels": dict(session.labels),
-        "started_with": request,
-        "next_attempt_at": dispatch.next_attempt_at.isoformat(),
-        "needed_at": dispatch.needed_at.isoformat(),
-        "traceparent": dispatch.traceparent,
-    }
 
 
 def _values(session: FastingSession) -> dict[str, Any]:

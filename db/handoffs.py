@@ -52,9 +52,7 @@ async def begin(db: AsyncSession, message_id: UUID) -> Posted | None:
 async def note_decided(db: AsyncSession, message_id: UUID) -> None:
     """Record that the delivery of a message is decided for each phone; the sweep can leave it out."""
     query = update(MessageRow).where(MessageRow.id == message_id, MessageRow.handed_off_at.is_(None))
-    await db.execute(
-        query.values(handed_off_at=func.clock_timestamp()), execution_options={"synchronize_session": False}
-    )
+    await db.execute(query.values(handed_off_at=func.clock_timestamp()))
 
 
 async def recipients(db: AsyncSession, message_id: UUID) -> Sequence[tuple[HandoffPhone, Recipient]]:

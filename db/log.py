@@ -106,7 +106,7 @@ async def acknowledge(db: AsyncSession, user_id: str, installation_id: UUID, seq
     values: dict[str, Any] = {"settled_seq": now if behind is None else behind}
     if now > before:
         values |= {"seq": now, "synced_at": func.clock_timestamp()}
-    await db.execute(update(SyncPosition).where(*mine).values(values), execution_options=_BLIND)
+    await db.execute(update(SyncPosition).where(*mine).values(values))
 
 
 async def settle_read(db: AsyncSession, task_ids: Collection[UUID]) -> bool:
@@ -129,9 +129,9 @@ async def purge(db: AsyncSession, user_id: str, *, until: int) -> None:
     The head comes last: posting needs it, and should not wait for the deletion.
     """
     old = delete(LogItemRow).where(LogItemRow.user_id == user_id, LogItemRow.seq <= until)
-    await db.execute(old, execution_options=_BLIND)
+    await db.execute(old)
     head = update(LogHead).where(LogHead.user_id == user_id, LogHead.horizon < until, LogHead.seq >= until)
-    await db.execute(head.values(horizon=until), execution_options=_BLIND)
+    await db.execute(head.values(horizon=until))
 
 
 async def _hold_position(db: AsyncSession, user_id: str, installation_id: UUID) -> tuple[int, int]:
@@ -174,7 +174,6 @@ def _item(seq: int, message: MessageRow) -> LogItem:
     )
 
 
-_BLIND = {"synchronize_session": False}
 _PAGES = select(
     column("place", BigInteger), column("seq", BigInteger), column("has_next", Boolean), MessageRow
 ).from_statement(

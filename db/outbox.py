@@ -173,7 +173,7 @@ async def postpone(db: AsyncSession, outbox_id: int, attempts: int, error: str) 
 async def _change(db: AsyncSession, which: ColumnElement[bool], **values: ColumnElement[datetime]) -> None:
     free = select(OutboxRow.id).where(which).order_by(OutboxRow.id).with_for_update(skip_locked=True)
     query = update(OutboxRow).where(any_of_locked(OutboxRow.id, free)).values(**values)
-    await db.execute(query, execution_options={"synchronize_session": False})
+    await db.execute(query)
 
 
 async def _lease(db: AsyncSession, lane: ColumnElement[bool], limit: int) -> list[OutboxEntry]:
@@ -198,7 +198,7 @@ async def _lease(db: AsyncSession, lane: ColumnElement[bool], limit: int) -> lis
             OutboxRow.needed_at,
         )
     )
-    return [OutboxEntry(*row) for row in await db.execute(lease, execution_options={"synchronize_session": False})]
+    return [OutboxEntry(*row) for row in await db.execute(lease)]
 
 
 # written out, so that the planner sees that the index of the lane serves

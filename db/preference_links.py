@@ -58,7 +58,7 @@ async def make(db: AsyncSession, user_id: str, kind: LinkFor) -> MadeLink:
         .offset(MAX_LINKS)
     )
     removal = delete(PreferenceCode).where(PreferenceCode.digest.in_(too_many.scalar_subquery()))
-    await db.execute(removal, execution_options={"synchronize_session": False})
+    await db.execute(removal)
     return MadeLink(code, expires_at)
 
 
@@ -78,9 +78,7 @@ async def redeem(db: AsyncSession, code: str, kinds: Collection[LinkFor]) -> str
         PreferenceCode.kind.in_(kinds),
         PreferenceCode.expires_at > func.clock_timestamp(),
     )
-    user_id: str | None = await db.scalar(
-        taken.returning(PreferenceCode.user_id), execution_options={"synchronize_session": False}
-    )
+    user_id: str | None = await db.scalar(taken.returning(PreferenceCode.user_id))
     return user_id
 
 
@@ -136,7 +134,7 @@ async def of(db: AsyncSession, value: str) -> OpenPage | None:
     user_id, csrf_token, is_extended = row
     if is_extended:
         extended = update(PreferenceSession).where(mine).values(expires_at=func.least(now + SESSION_LIFETIME, longest))
-        await db.execute(extended, execution_options={"synchronize_session": False})
+        await db.execute(extended)
     return OpenPage(user_id, csrf_token)
 
 
@@ -146,4 +144,4 @@ async def close(db: AsyncSession, value: str) -> None:
 
 
 async def _delete(db: AsyncSession, which: ColumnElement[bool]) -> None:
-    await db.execute(delete(PreferenceSession).where(which), execution_options={"synchronize_session": False})
+    await db.execute(delete(PreferenceSession).where(which))

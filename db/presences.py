@@ -41,7 +41,7 @@ def _in(seconds: float) -> ColumnElement[datetime]:
 
 async def _delete(db: AsyncSession, stream_ids: Select[UUID]) -> None:
     statement = delete(Presence).where(Presence.stream_id.in_(stream_ids.scalar_subquery()))
-    await db.execute(statement, execution_options={"synchronize_session": False})
+    await db.execute(statement)
 
 
 _RENEW = text("""

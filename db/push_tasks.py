@@ -196,10 +196,7 @@ async def close(db: AsyncSession, task_ids: Collection[UUID], state: TaskState, 
     settled = query.values(
         state=state, last_reason=kept, next_attempt_at=None, held_by=None, settled_at=func.clock_timestamp()
     )
-    closed = await db.execute(
-        settled.returning(*_COUNTED),
-        execution_options={"synchronize_session": False},
-    )
+    closed = await db.execute(settled.returning(*_COUNTED))
     count_settled(db, Counter(map(tuple, closed)))
 
 
@@ -208,7 +205,7 @@ async def mark_dead(db: AsyncSession, task_ids: Collection[UUID]) -> None:
     refused = PushTask.state.in_((TaskState.UNREGISTERED, TaskState.REJECTED))
     query = update(PushTask).where(among(PushTask.task_id, task_ids), refused)
     query = query.values(state=TaskState.DEAD, settled_at=func.clock_timestamp())
-    dead = await db.execute(query.returning(*_COUNTED), execution_options={"synchronize_session": False})
+    dead = await db.execute(query.returning(*_COUNTED))
     count_settled(db, Counter(map(tuple, dead)))
 
 
@@ -267,7 +264,7 @@ async def mark_opened(db: AsyncSession, user_id: str, task_id: UUID) -> bool:
         .values(opened_at=func.coalesce(PushTask.opened_at, func.clock_timestamp()))
         .returning(PushTask.task_id)
     )
-    return await db.scalar(query, execution_options={"synchronize_session": False}) is not None
+    return await db.scalar(query) is not None
 
 
 _TASK = (  # the columns that `task_of` reads

@@ -93,7 +93,7 @@ async def _expired(
     old = select(key).where(expires_at < func.statement_timestamp() - _A_WHILE).limit(_BATCH)
     old = old.with_for_update(skip_locked=True)
     removal = delete(key.class_).where(any_of_locked(key, old)).returning(key)
-    count = len((await db.scalars(removal, execution_options={"synchronize_session": False})).all())
+    count = len((await db.scalars(removal)).all())
     return Purged(count, is_all=count < _BATCH)
 
 

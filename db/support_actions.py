@@ -24,10 +24,18 @@ class ShownAction:
 
 
 @dataclass(frozen=True, slots=True)
+class Actor:
+    """Who acts. A service, an API key or a command line is no person, though its name may be somebody's user id."""
+
+    name: str
+    is_person: bool = True  # who may be erased
+
+
+@dataclass(frozen=True, slots=True)
 class Deed:
     """An action of somebody on subjects of one kind."""
 
-    actor: str
+    actor: Actor
     action: str
     subject_kind: str
 
@@ -36,7 +44,8 @@ async def note(db: AsyncSession, deed: Deed, subjects: Mapping[UUID, dict[str, A
     """Record an action, with a detail for each subject."""
     rows = [
         {
-            "actor": deed.actor,
+            "actor": deed.actor.name,
+            "by_person": deed.actor.is_person,
             "action": deed.action,
             "subject_kind": deed.subject_kind,
             "subject_id": subject_id,

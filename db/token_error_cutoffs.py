@@ -5,6 +5,7 @@ One that engages a cutoff holds the lock exclusively. So no token is deactivated
 """
 
 from collections.abc import Collection
+from dataclasses import asdict
 from datetime import datetime
 from uuid import UUID
 
@@ -12,7 +13,9 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db.engine import hold_names
 from db.models.operations import TokenErrorCutoffRow
+from db.support_actions import Actor
 from db.unreadable import route_of
 from domain.mass_failure import MassFailure
 from domain.push import Route
@@ -43,32 +46,21 @@ async def engaged_among(db: AsyncSession, routes: Collection[Route]) -> set[Rout
 
 async def engage(db: AsyncSession, route: Route, failure: MassFailure) -> bool:
     """Engage a route's cutoff, with its lock until the transaction ends; False when it is already engaged."""
-    await db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(_lock(route), 0))))
-    values = {
-        "provider": route.provider,
-        "app_id": route.app_id,
-        "environment": route.environment,
-        "reason": failure.reason,
-        "token_errors": failure.token_errors,
-        "answers": failure.answers,
-    }
-    return (
-        await db.scalar(
-            insert(TokenErrorCutoffRow).values(values).on_conflict_do_nothing().returning(TokenErrorCutoffRow.id)
-        )
-        is not None
-    )
+    await hold_names(db, [_lock(route)])
+    values = asdict(route) | asdict(failure)
+    engaged = insert(TokenErrorCutoffRow).values(values).on_conflict_do_nothing().returning(TokenErrorCutoffRow.id)
+    return await db.scalar(engaged) is not None
 
 
-async def release(db: AsyncSession, cutoff_id: UUID, actor: str) -> bool:
+async def release(db: AsyncSession, cutoff_id: UUID, actor: Actor) -> bool:
     """End a cutoff; False when there is no such cutoff, or it has ended before."""
     query = (
         update(TokenErrorCutoffRow)
         .where(TokenErrorCutoffRow.id == cutoff_id, TokenErrorCutoffRow.resumed_at.is_(None))
-        .values(resumed_at=func.clock_timestamp(), resumed_by=actor)
+        .values(resumed_at=func.clock_timestamp(), resumed_by=actor.name, resumed_by_person=actor.is_person)
         .returning(TokenErrorCutoffRow.id)
     )
-    return await db.scalar(query, execution_options={"synchronize_session": False}) is not None
+    return await db.scalar(query) is not None
 
 
 def _lock(route: Route) -> str:

@@ -131,15 +131,13 @@ async def record(
         await db.execute(_TRIM, {"webhook_id": webhook.id, "most": LOG_KEPT})
         if webhook.is_resting:  # it is back: what failed need not wait
             waits = (WebhookDelivery.webhook_id == webhook.id, WebhookDelivery.state == DeliveryState.PENDING)
-            await db.execute(
-                update(WebhookDelivery).where(*waits).values(next_attempt_at=now), execution_options=_BLIND
-            )
+            await db.execute(update(WebhookDelivery).where(*waits).values(next_attempt_at=now))
     await _drop_beyond(db, webhook.id)
     if not (await _is_resting(db, webhook.id)) or not failures:
         return Recorded()
     rests_for = rest_after(failures, random.random(), results[-1][1].retry_after if results else None)  # noqa: S311
     rests = update(WebhookRow).where(WebhookRow.id == webhook.id).values(rests_until=now + rests_for)
-    await db.execute(rests, execution_options=_BLIND)
+    await db.execute(rests)
     return Recorded(rests_for=rests_for)
 
 
@@ -181,7 +179,7 @@ async def redrive(db: AsyncSession, webhook_id: UUID, delivery_ids: Collection[U
         )
         .returning(WebhookDelivery.id)
     )
-    return len((await db.scalars(query, execution_options=_BLIND)).all())
+    return len((await db.scalars(query)).all())
 
 
 async def log_of(
@@ -288,7 +286,7 @@ async def _drop_beyond(db: AsyncSession, webhook_id: UUID) -> None:
 async def _disable(db: AsyncSession, webhook_id: UUID) -> None:
     """Disable a webhook whose receiver is gone; what waited is dead."""
     values = {"disabled_at": func.clock_timestamp(), "disabled_reason": GONE}
-    await db.execute(update(WebhookRow).where(WebhookRow.id == webhook_id).values(values), execution_options=_BLIND)
+    await db.execute(update(WebhookRow).where(WebhookRow.id == webhook_id).values(values))
     await _bury(db, WebhookDelivery.webhook_id == webhook_id, _DISABLED)
     await events.note_webhook_disabled(db, webhook_id, GONE)
 
@@ -297,7 +295,7 @@ async def _bury(db: AsyncSession, which: ColumnElement[bool], reason: str) -> No
     query = update(WebhookDelivery).where(which, WebhookDelivery.state == DeliveryState.PENDING)
     kept = func.coalesce(WebhookDelivery.reason, reason)
     query = query.values(state=DeliveryState.DEAD, reason=kept, next_attempt_at=None)
-    dead = len((await db.scalars(query.returning(WebhookDelivery.id), execution_options=_BLIND)).all())
+    dead = len((await db.scalars(query.returning(WebhookDelivery.id))).all())
     if dead:
         once_committed(db, lambda: _count({"dead": dead}))
 
@@ -312,7 +310,6 @@ def _count(counts: Mapping[str, int]) -> None:
         metrics.webhook_deliveries.labels(outcome).inc(count)
 
 
-_BLIND = {"synchronize_session": False}
 _ROW = tuple(each.name for each in fields(_Row))
 
 # What was accepted, or is dead, stays so: a frozen worker may report late.

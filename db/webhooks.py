@@ -9,7 +9,7 @@ from sqlalchemy import case, delete, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import events, outbox
-from db.engine import present_instant
+from db.engine import hold_names, present_instant
 from db.models.events import EventFeed, WebhookDelivery, WebhookRow
 from domain.problems import Conflict, NotFound
 from domain.webhooks import FORMER_KEPT, MAX_WEBHOOKS, OVERLAP, SUSPICIOUS, DeliveryState, Webhook, new_secret
@@ -44,7 +44,7 @@ async def store(db: AsyncSession, webhook_id: UUID, url: str, types: Collection[
 
     Returns the secret of a new one, and whether its workflow has to be told. Raises Conflict where there are too many.
     """
-    await db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended("webhooks", 0))))
+    await hold_names(db, ["webhooks"])
     row = await db.get(WebhookRow, webhook_id, with_for_update=True, populate_existing=True)
     wanted = None if types is None else sorted(set(types))
     if row is None:
@@ -68,7 +68,7 @@ async def store(db: AsyncSession, webhook_id: UUID, url: str, types: Collection[
 async def remove(db: AsyncSession, webhook_id: UUID) -> bool:
     """Delete a webhook and its deliveries; tells whether there was one."""
     query = delete(WebhookRow).where(WebhookRow.id == webhook_id).returning(WebhookRow.id)
-    return await db.scalar(query, execution_options=_BLIND) is not None
+    return await db.scalar(query) is not None
 
 
 async def rotate_secret(db: AsyncSession, webhook_id: UUID) -> str:
@@ -151,8 +151,6 @@ async def unfollowed(db: AsyncSession) -> Sequence[UUID]:
     )
     return (await db.scalars(query.order_by(WebhookRow.id))).all()
 
-
-_BLIND = {"synchronize_session": False}
 
 _FIND = text("""
     SELECT w.id, w.url, w.types, w.secret,

@@ -142,7 +142,7 @@ async def take(db: AsyncSession, name: str, holder: UUID, lasts: timedelta) -> d
 async def report(db: AsyncSession, name: str, holder: UUID, findings: Mapping[str, Any]) -> None:
     """Publish the findings of the holder."""
     mine = update(Lease).where(Lease.name == name, Lease.holder == holder)
-    await db.execute(mine.values(found=findings), execution_options={"synchronize_session": False})
+    await db.execute(mine.values(found=findings))
 
 
 async def reported(db: AsyncSession, name: str) -> Mapping[str, Any]:
@@ -154,4 +154,4 @@ async def reported(db: AsyncSession, name: str) -> Mapping[str, Any]:
 async def give_up(db: AsyncSession, name: str, holder: UUID) -> None:
     """Let another process take it at once; the findings stay."""
     mine = update(Lease).where(Lease.name == name, Lease.holder == holder)
-    await db.execute(mine.values(expires_at=func.clock_timestamp()), execution_options={"synchronize_session": False})
+    await db.execute(mine.values(expires_at=func.clock_timestamp()))

@@ -30,6 +30,7 @@ from temporalio.runtime import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
+from dispatch.encryption import check_encryption, why
 from dispatch.payload_encryption import PayloadEncryption, UnusableKeys
 from settings.environment import ConfigError, temporal_settings
 from telemetry import metrics, tracing
@@ -78,7 +79,11 @@ data_converter = DataConverter(payload_converter_class=OneConverter)
 async def connect(
     *, lazy: bool = False, runtime: Runtime | None = None, environ: Mapping[str, str] = os.environ
 ) -> Client:
-    """Connect to the configured server; a lazy client connects at its first use, so a process may start earlier."""
+    """Connect to the configured server; a lazy client connects at its first use, so a process may start earlier.
+
+    Raises ConfigError for settings that cannot be used, and RuntimeError where there is no connection.
+    """
+    check_encryption({name: value for name, value in environ.items() if value})
     interceptors = [Tracing()] if tracing.is_on() else []
     return await Client.connect(
         **connection(environ), lazy=lazy, runtime=runtime, data_converter=converter(environ), interceptors=interceptors
@@ -120,7 +125,7 @@ async def connect_when_up(runtime: Runtime | None) -> Client:
             client = await connect(runtime=runtime)
             await _find_namespace(client)
         except RuntimeError as error:  # what the SDK raises when there is no answer
-            log.warning("temporal unreachable, will retry", error=type(error).__name__)
+            log.warning("temporal unreachable, will retry", error=why(error))
             await asyncio.sleep(wait)
             wait = min(wait * 2, 10.0)
         else:
@@ -182,8 +187,10 @@ async def watch(client: Client) -> None:
         try:
             async with asyncio.timeout(_ANSWERS_WITHIN.total_seconds()):
                 await client.workflow_service.get_system_info(GetSystemInfoRequest(), timeout=_ANSWERS_WITHIN)
-        except Exception:  # noqa: BLE001 -- a watch that ends would never see it come back
+        except Exception as error:  # noqa: BLE001 -- a watch that ends would never see it come back
             metrics.temporal_reachable.set(0)
+            if _reached.is_set():
+                log.warning("temporal unreachable", error=why(error))
             _reached.clear()
         else:
             metrics.temporal_reachable.set(1)

@@ -17,6 +17,7 @@ _PARENTS = get_global("parent_exceptions")  # es_MX -> es_419
 _ALIASES = get_global("language_aliases")  # iw -> he
 _CACHED = 2_000  # locales
 _HOUR = 60  # minutes
+_COUNTED = 201  # numbers, after which no language begins anew
 
 
 def locale(value: object) -> str | None:
@@ -76,6 +77,12 @@ def plural_form(minutes: int, tag: str) -> str:
     return str(_spoken(tag).plural_form(minutes if rest or not hours else hours))
 
 
+@lru_cache(maxsize=_CACHED)
+def plural_forms(tag: str) -> frozenset[str]:
+    """Give the plural categories that lengths of time have in a locale."""
+    return frozenset(str(_spoken(tag).plural_form(number)) for number in range(_COUNTED))
+
+
 def is_right_to_left(tag: str) -> bool:
     """Tell whether a locale is written from the right."""
     return _spoken(tag).text_direction == "rtl"
@@ -85,20 +92,21 @@ def joined(parts: Sequence[str], spoken: Locale, *styles: str) -> str:
     """Join parts as a list, in the first of these styles that CLDR has for the locale.
 
     Babel's `format_list` repeats the second part, or fails, where CLDR has no pattern of its own for two (Arabic,
-    Spanish).
+    Spanish). Parts that have blanks inside are not joined without one (Japanese).
     """
+    has_blanks = any(" " in part for part in parts)
     written = parts[0] if parts else ""
     for number, part in enumerate(parts[1:], 2):
         names = ["2", "end"] if len(parts) == 2 else ["end", "2"] if number == len(parts) else ["middle", "start", "2"]
-        written = _pattern(spoken, styles, names).format(written, part)
+        written = _pattern(spoken, styles, names, has_blanks=has_blanks).format(written, part)
     return written
 
 
-def _pattern(spoken: Locale, styles: Sequence[str], names: Sequence[str]) -> str:
+def _pattern(spoken: Locale, styles: Sequence[str], names: Sequence[str], *, has_blanks: bool) -> str:
     for style in styles:
         patterns = spoken.list_patterns.get(style, {})
         for name in names:
-            if name in patterns:
+            if name in patterns and not (has_blanks and "}{" in patterns[name]):
                 return str(patterns[name])
     return "{0}, {1}"
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.resources import files
 from typing import Any, TypeVar
+from unicodedata import category
 from urllib.parse import urlsplit
 
 from domain.kinds import Kind
-from domain.locales import LONGEST_LOCALE, conventions, fallbacks, locale
+from domain.locales import LONGEST_LOCALE, conventions, fallbacks, language, locale
 from domain.preferences import Preview
 from domain.presentation import (
     Badge,
@@ -28,7 +29,7 @@ from domain.presentation import (
     Texts,
 )
 from domain.sessions import LABEL_NAME
-from domain.wording import DIRECTIONS
+from domain.wording import DIRECTIONS, is_seen
 
 LARGEST_FILE = 256 * 1024  # bytes
 MAX_LOCALES = 200
@@ -39,7 +40,12 @@ GENERIC_BYTES = {"title": 200, "body": 400}  # in JSON: a sealed push carries th
 _PLURALS = ("zero", "one", "two", "few", "many", "other")
 _GENERIC = "generic"
 _LINK = re.compile(r"[a-z][a-z0-9+.-]*://[!-~]+", re.IGNORECASE)
-_NO_APP = re.compile(r"https?|ftp|file|data|javascript|vbscript|blob|about|content|intent|view-source|wss?")
+_NO_APP = re.compile(  # schemes of the web, and of what phones open themselves
+    r"https?|ftp|wss?|file|filesystem|data|blob|about|content|jar|chrome|view-source"
+    r"|javascript|vbscript|livescript|mocha|intent|android-app|market|itms(-apps|-services)?"
+    r"|tel|telprompt|sms|smsto|mms|mmsto|mailto|facetime(-audio)?|geo|prefs|app-prefs|ms-settings"
+)
+_HOST = re.compile(r"(?:[a-z0-9_-]+\.)*[a-z0-9_-]+")  # in ASCII
 _GAPS: Mapping[Kind, Mapping[str, frozenset[str]]] = {  # of each text; `label` is any label
     Kind.REMINDER: {
         "title": frozenset({"left", "label"}),
@@ -49,6 +55,7 @@ _GAPS: Mapping[Kind, Mapping[str, frozenset[str]]] = {  # of each text; `label` 
     Kind.MESSAGE: {"title": frozenset(), "body": frozenset({"text"})},
     Kind.TEST: {"title": frozenset(), "body": frozenset()},
 }
+_CONTROLS = {"Cc", "Zl", "Zp"}  # Unicode's categories
 T = TypeVar("T")
 
 
@@ -210,7 +217,7 @@ def _toml(content: bytes) -> dict[str, Any]:
     if len(content) > LARGEST_FILE:
         raise UnusablePresentation(f"it has more than {LARGEST_FILE // 1024} KiB")
     try:
-        return tomllib.loads(content.decode())
+        return tomllib.loads(content.decode("utf-8-sig"))  # some editors begin a file with a mark
     except UnicodeDecodeError:
         raise UnusablePresentation("it is not TOML: not UTF-8") from None
     except ValueError as error:  # also a number of thousands of digits
@@ -223,7 +230,8 @@ def _known(path: str, table: Mapping[str, object], names: Iterable[str]) -> None
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}"
-            raise UnusablePresentation(f"{_printable(f'{path}.{name}'.lstrip('.'))} is not a key; {hint}")
+            written = _printable(f"{path}.{name}" if path else name) or "''"
+            raise UnusablePresentation(f"{written} is not a key; {hint}")
 
 
 def _tables(path: str, table: Mapping[str, Any], name: str | None = None) -> Mapping[str, Any]:
@@ -240,7 +248,7 @@ def _table(path: str, value: object) -> dict[str, Any]:
 def _tag(path: str, value: Any) -> str:  # noqa: ANN401 -- whatever TOML holds
     """Check a locale; gives it in lower case."""
     is_one = isinstance(value, str) and len(value) <= LONGEST_LOCALE and locale(value) == value.replace("_", "-")
-    if is_one and conventions(value) is not None:
+    if is_one and language(value) != "und" and conventions(value) is not None:
         return fallbacks(value)[0]
     raise UnusablePresentation(f"{path}: {_printable(str(value))!r} is not a locale such as en, pt-BR or zh-Hant")
 
@@ -260,11 +268,11 @@ def _link(path: str, value: object) -> str:
     before, _, after = link.partition("{path}")
     try:
         parts = urlsplit(before)
-        whole = (
-            bool(_LINK.fullmatch(f"{before}x{after}")) and not parts.username and not set("{}") & set(before + after)
-        )
+        whole = bool(_LINK.fullmatch(f"{before}x{after}")) and not set("{}") & set(before + after)
+        whole = whole and "@" not in parts.netloc
         is_own = not _NO_APP.fullmatch(parts.scheme)
-        is_page = parts.scheme == "https" and bool(parts.hostname and re.search(r"[/?#=]$", before))
+        is_host = bool(_HOST.fullmatch(parts.hostname or "")) and parts.port != 0  # reading it raises if it is none
+        is_page = parts.scheme == "https" and is_host and bool(re.search(r"[/?#=]$", before))
     except ValueError:
         whole = is_own = is_page = False
     if "{path}" not in link or not whole or not (is_own or is_page):
@@ -305,9 +313,11 @@ def _color(path: str, value: object) -> str:
 def _text(path: str, value: object, longest: int) -> str:
     if not isinstance(value, str):
         raise UnusablePresentation(f"{path} must be a text in quotes")
-    if not value.strip() or len(value) > longest:
+    if not value or len(value) > longest:
         raise UnusablePresentation(f"{path} must have 1 to {longest} characters")
-    if any(each < " " or "\x7f" <= each <= "\x9f" or each in DIRECTIONS for each in value.replace("\n", "")):
+    if not is_seen(value):
+        raise UnusablePresentation(f"{path} has only blanks")
+    if any(each in DIRECTIONS or category(each) in _CONTROLS for each in value.replace("\n", "")):
         raise UnusablePresentation(f"{path} has control characters, or such that turn the direction of writing")
     return value
 

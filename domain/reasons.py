@@ -24,140 +24,96 @@ TOKEN_ERRORS = frozenset({
 # The provider says since when the token is dead, which may be before its last registration. Then it is kept.
 SAYS_GONE = frozenset({"ExpiredToken", "Unregistered", "UNREGISTERED"})
 
-_BY_MEANING: Mapping[str, tuple[str, ...]] = {
+_BY_MEANING: Mapping[str, str] = {  # the reasons, with blanks between
     # decided by Fastbell: `domain/last_check.py`, and planning
-    "only a dead push can be redriven.": ("not_dead",),
-    "it has expired, and showing it now would mislead.": ("expired", "too_late"),
-    "the fast no longer exists.": ("session_missing",),
-    "the fast had ended.": ("session_ended",),
-    "the fast was cancelled.": ("session_cancelled",),
-    "the goal or the reminders of the fast were changed.": ("goal_moved",),
-    "the person has switched off reminders.": ("reminders_off",),
-    "the person has switched off pushes of messages.": ("messages_off",),
-    "it falls into the person's quiet hours.": ("quiet_hours",),
-    "the person has left the conversation.": ("not_a_member",),
-    "its sender was erased, and its text with them.": ("message_erased",),
-    "all data of the person is being deleted.": ("being_erased",),
-    "the app has already read it.": ("synced",),
-    "a newer push replaced it on the screen.": ("superseded",),
+    "only a dead push can be redriven.": "not_dead",
+    "it has expired, and showing it now would mislead.": "expired too_late",
+    "the fast no longer exists.": "session_missing",
+    "the fast had ended.": "session_ended",
+    "the fast was cancelled.": "session_cancelled",
+    "the goal or the reminders of the fast were changed.": "goal_moved",
+    "the person has switched off reminders.": "reminders_off",
+    "the person has switched off pushes of messages.": "messages_off",
+    "it falls into the person's quiet hours.": "quiet_hours",
+    "the person has left the conversation.": "not_a_member",
+    "its sender was erased, and its text with them.": "message_erased",
+    "all data of the person is being deleted.": "being_erased",
+    "the app has already read it.": "synced",
+    "a newer push replaced it on the screen.": "superseded",
     "this person registered more phones than are allowed. Opening the app there registers it again.": (
-        "too_many_installations",
+        "too_many_installations"
     ),
     "the phone has no active token: the app was signed out there, its token was refused, or another account took it.": (
-        "no_active_token",
+        "no_active_token"
     ),
-    "another account has signed in on the phone.": ("token_transferred",),
-    "the app has since registered with another provider, app or environment.": ("token_changed", "readdressed"),
-    "sending on its route was stopped, because many tokens were refused at once.": ("brake_engaged",),
+    "another account has signed in on the phone.": "token_transferred",
+    "the app has since registered with another provider, app or environment.": "token_changed readdressed",
+    "sending on its route was stopped, because many tokens were refused at once.": "brake_engaged",
     "it was not processed in time, because the workers, Temporal or the database were down or late.": (
-        "opened_too_late",
-        "time_ran_out",
+        "opened_too_late time_ran_out"
     ),
-    "its workflow was lost or terminated.": ("orphaned",),
-    "its record no longer exists.": ("task_missing",),
+    "its workflow was lost or terminated.": "orphaned",
+    "its record no longer exists.": "task_missing",
     "the check before sending failed for this push alone, which is our fault. An operator has to look into it.": (
-        "check_failed",
+        "check_failed"
     ),
-    "a newer release planned it, and this one cannot read it.": ("not_understood",),
-    "it is unclear whether {provider} took it, and a second try might show it twice.": ("fate_unknown",),
-    "{provider} checked the push and would accept it. No phone was sent anything.": ("validated",),
+    "a newer release planned it, and this one cannot read it.": "not_understood",
+    "it is unclear whether {provider} took it, and a second try might show it twice.": "fate_unknown",
+    "{provider} checked the push and would accept it. No phone was sent anything.": "validated",
     # nothing was called, or the worker was lost
-    "another push that it would replace on the screen is being sent.": ("line_taken",),
-    "it is already being sent.": ("call_under_way",),
-    "the worker was stopped, and another one takes over.": ("worker_shutdown", "closing"),
-    "the worker stalled, and another one takes over.": ("worker_stood_still", "taken_over"),
-    "storing the result of the call failed, and is tried again.": ("outcome_not_stored",),
-    "the result is known, but the answer that came with it could not be stored.": ("unstorable_answer",),
-    "the worker stopped before it stored the result of the call.": ("worker_lost",),
-    "the database did not answer in time, so the check had to be made again.": ("claim_too_old",),
-    "what the app registered is not a token.": ("MalformedDeviceToken",),
-    "many other pushes are ahead of it.": ("crowded",),
-    "many pushes are ahead of it, and our own limit of calls is reached.": ("rate_limited", "limit_reached"),
-    "{provider} failed a moment ago, so sending to it is paused.": ("paused", "resting_after_failed_connection"),
+    "another push that it would replace on the screen is being sent.": "line_taken",
+    "it is already being sent.": "call_under_way",
+    "the worker was stopped, and another one takes over.": "worker_shutdown closing",
+    "the worker stalled, and another one takes over.": "worker_stood_still taken_over",
+    "storing the result of the call failed, and is tried again.": "outcome_not_stored",
+    "the result is known, but the answer that came with it could not be stored.": "unstorable_answer",
+    "the worker stopped before it stored the result of the call.": "worker_lost",
+    "the database did not answer in time, so the check had to be made again.": "claim_too_old",
+    "what the app registered is not a token.": "MalformedDeviceToken",
+    "many other pushes are ahead of it.": "crowded",
+    "many pushes are ahead of it, and our own limit of calls is reached.": "rate_limited limit_reached",
+    "{provider} failed a moment ago, so sending to it is paused.": "paused resting_after_failed_connection",
     # the way to the provider
     "{provider} could not be reached.": (
-        "connect_failed",
-        "never_ready",
-        "no_slot_in_time",
-        "proxy_unreachable",
-        "proxy_broken",
-        "oauth_unreachable",
-        "no_access_token_in_time",
+        "connect_failed never_ready no_slot_in_time proxy_unreachable proxy_broken oauth_unreachable "
+        "no_access_token_in_time"
     ),
     "the connection to {provider} broke.": (
-        "connection_lost",
-        "peer_is_dead",
-        "reads_nothing",
-        "protocol_error",
-        "lost_without_an_answer",
-        "stream_reset",
-        "goaway",
-        "IdleTimeout",
-        "UnrelatedKeyIdInToken",
+        "connection_lost peer_is_dead reads_nothing protocol_error lost_without_an_answer stream_reset goaway "
+        "IdleTimeout UnrelatedKeyIdInToken"
     ),
-    "no connection to {provider} had room.": ("no_room_on_connection", "gives_no_room", "stream_ids_used_up"),
-    "{provider} did not answer in time.": ("answer_timeout", "answers_nothing"),
-    "the answer of {provider} could not be understood.": ("unreadable_answer", "malformed_answer"),
-    "something else answered in the place of {provider}: a gateway or a sign-in page.": ("answered_by_another",),
+    "no connection to {provider} had room.": "no_room_on_connection gives_no_room stream_ids_used_up",
+    "{provider} did not answer in time.": "answer_timeout answers_nothing",
+    "the answer of {provider} could not be understood.": "unreadable_answer malformed_answer",
+    "something else answered in the place of {provider}: a gateway or a sign-in page.": "answered_by_another",
     # what providers say: push/apns/errors.py, push/fcm/errors.py
     "{provider} says that the app was removed from the phone, or has a newer token. Opening the app once fixes it.": (
-        "Unregistered",
-        "ExpiredToken",
-        "UNREGISTERED",
+        "Unregistered ExpiredToken UNREGISTERED"
     ),
     "{provider} does not know the token: the app was removed, or it registered with the wrong environment.": (
-        "BadDeviceToken",
-        "INVALID_ARGUMENT_TOKEN",
+        "BadDeviceToken INVALID_ARGUMENT_TOKEN"
     ),
     "{provider} says that the token belongs to another app or project than the one that sends.": (
-        "DeviceTokenNotForTopic",
-        "SENDER_ID_MISMATCH",
+        "DeviceTokenNotForTopic SENDER_ID_MISMATCH"
     ),
     "{provider} refuses our credentials or the settings of the app. An operator has to act.": (
-        "oauth_refused",
-        "BadTopic",
-        "MissingTopic",
-        "TopicDisallowed",
-        "BadCertificate",
-        "BadCertificateEnvironment",
-        "BadEnvironmentKeyIdInToken",
-        "Forbidden",
-        "InvalidProviderToken",
-        "MissingProviderToken",
-        "PERMISSION_DENIED",
-        "NOT_FOUND",
+        "oauth_refused BadTopic MissingTopic TopicDisallowed BadCertificate BadCertificateEnvironment "
+        "BadEnvironmentKeyIdInToken Forbidden InvalidProviderToken MissingProviderToken PERMISSION_DENIED "
+        "NOT_FOUND"
     ),
-    "Firebase has no valid APNs key for the app of this phone. An operator has to act.": ("THIRD_PARTY_AUTH_ERROR",),
-    "the workers have no credentials for the app of this phone. An operator has to act.": ("app_not_configured",),
-    "our credentials were out of date and are renewed.": ("ExpiredProviderToken", "UNAUTHENTICATED"),
+    "Firebase has no valid APNs key for the app of this phone. An operator has to act.": "THIRD_PARTY_AUTH_ERROR",
+    "the workers have no credentials for the app of this phone. An operator has to act.": "app_not_configured",
+    "our credentials were out of date and are renewed.": "ExpiredProviderToken UNAUTHENTICATED",
     "{provider} found the push itself wrong, which is our fault. An operator has to look into it.": (
-        "BadCollapseId",
-        "BadExpirationDate",
-        "BadMessageId",
-        "BadPriority",
-        "DuplicateHeaders",
-        "InvalidPushType",
-        "MissingDeviceToken",
-        "PayloadEmpty",
-        "BadPath",
-        "MethodNotAllowed",
-        "PayloadTooLarge",
-        "INVALID_ARGUMENT",
+        "BadCollapseId BadExpirationDate BadMessageId BadPriority DuplicateHeaders InvalidPushType "
+        "MissingDeviceToken PayloadEmpty BadPath MethodNotAllowed PayloadTooLarge INVALID_ARGUMENT"
     ),
-    "{provider} says that this phone was sent too many pushes.": (
-        "TooManyRequests",
-        "QUOTA_EXCEEDED",
-        "QUOTA_EXCEEDED_DEVICE",
-    ),
-    "{provider} asks us for fewer pushes.": (
-        "TooManyProviderTokenUpdates",
-        "QUOTA_EXCEEDED_PROJECT",
-        "RESOURCE_EXHAUSTED",
-    ),
-    "{provider} answered that it is unavailable.": ("ServiceUnavailable", "UNAVAILABLE", "Shutdown"),
-    "{provider} answered that it has an internal error.": ("InternalServerError", "INTERNAL"),
+    "{provider} says that this phone was sent too many pushes.": "TooManyRequests QUOTA_EXCEEDED QUOTA_EXCEEDED_DEVICE",
+    "{provider} asks us for fewer pushes.": "TooManyProviderTokenUpdates QUOTA_EXCEEDED_PROJECT RESOURCE_EXHAUSTED",
+    "{provider} answered that it is unavailable.": "ServiceUnavailable UNAVAILABLE Shutdown",
+    "{provider} answered that it has an internal error.": "InternalServerError INTERNAL",
 }
-_MEANINGS = {reason: meaning for meaning, reasons in _BY_MEANING.items() for reason in reasons}
+_MEANINGS = {reason: meaning for meaning, reasons in _BY_MEANING.items() for reason in reasons.split()}
 _TO_ACT = re.compile(r" An operator has to [^.]+\.$")
 _STATUS = re.compile(r"(http|proxy_refused)_(\d{3})")
 

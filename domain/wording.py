@@ -13,7 +13,8 @@ from domain.presentation import Forms, Presentation, Template
 # Letters that turn the direction of all that follows, up to a pendant that may be missing.
 DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _LINES = frozenset("\n\t")
-_UNSEEN = {"Cf", "Mn", "Zs"}  # Unicode's categories: joiners, marks and blanks, of which no word can consist
+_UNSEEN = {"Cf", "Mn", "Zs", "Zl", "Zp", "Cc"}  # Unicode's categories: joiners, marks and blanks, which make no word
+_BLANK_LETTERS = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # Hangul fillers, and Braille without a dot
 _COMMAS = r",;:·•\u060c\u3001\uff0c\uff1a"  # Latin, Arabic and wide ones; in front of them and behind may be a blank
 _BEFORE = re.compile(rf"(?:\s*[{_COMMAS}]|\s+[-\u2013\u2014])\s*$")  # sets a last part of a clause off
 _AFTER = re.compile(rf"^\s*(?:[{_COMMAS}]|[-\u2013\u2014]\s)\s*")
@@ -55,6 +56,11 @@ def clean(text: str) -> str:
     return "".join(" " if unicodedata.category(each) == "Cc" and each not in _LINES else each for each in kept)
 
 
+def is_seen(text: str) -> bool:
+    """Tell whether a reader sees anything of a text."""
+    return any(unicodedata.category(each) not in _UNSEEN and each not in _BLANK_LETTERS for each in text)
+
+
 def _words(
     presentation: Presentation, which: tuple[Kind, Preview], locale: str | None, content: Content
 ) -> tuple[str | None, str | None]:
@@ -70,7 +76,7 @@ def _words(
 def _one_line(label: str, tag: str) -> str:
     """Write a label into a text of a locale; one that runs the other way is isolated (Unicode's annex 9)."""
     line = " ".join(clean(label).split())
-    if all(unicodedata.category(each) in _UNSEEN for each in line):
+    if not is_seen(line):
         return ""
     other = {"L"} if is_right_to_left(tag) else {"R", "AL"}
     return f"\u2068{line}\u2069" if any(unicodedata.bidirectional(each) in other for each in line) else line

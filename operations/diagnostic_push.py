@@ -9,13 +9,13 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import device_tokens, outbox, push_tasks, support_actions
-from db.engine import present_instant
+from db.engine import hold_names, present_instant
 from db.models.people import DeviceToken
 from db.models.pushes import PushTask
-from db.support_actions import Deed
+from db.support_actions import Actor, Deed
+from db.views import answer_of
 from db.views import devices as device_history
 from db.views.dead_tasks import KNOWN, with_token
-from db.views.rows import answer_of
 from domain.devices import InstallationStanding, ReportedPermission
 from domain.kinds import RULES, Kind
 from domain.problems import Conflict, InvalidField, LimitReached, NotFound
@@ -84,7 +84,7 @@ class ShownTestPush:
     next_cursor: None = None
 
 
-async def send(db: AsyncSession, request: TestPushRequest, actor: str) -> ShownTestPush:
+async def send(db: AsyncSession, request: TestPushRequest, actor: Actor) -> ShownTestPush:
     """Plan a test push; a worker's sweeper dispatches it once this is committed.
 
     Raises NotFound (not their installation), Conflict (no active token), InvalidField (nothing to validate),
@@ -173,7 +173,7 @@ async def _phones(db: AsyncSession, request: TestPushRequest) -> Sequence[Device
 
 async def _take_turn(db: AsyncSession, user_id: str) -> None:
     """Hold off other test pushes to the same person until the commit; raises LimitReached."""
-    await db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"test-push/{user_id}", 0))))
+    await hold_names(db, [f"test-push/{user_id}"])
     since = func.statement_timestamp() - _MINUTE
     lately = (
         select(func.min(PushTask.created_at))

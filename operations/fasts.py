@@ -72,11 +72,18 @@ class Carried:
     entries: list[OutboxEntry]
 
 
-async def free(db: AsyncSession, orders: Collection[Order], most: int | None) -> set[UUID]:
-    """Lock what these orders need and nobody holds; gives the sessions whose orders need nothing else.
+async def carry_out_free(
+    db: AsyncSession, orders: Mapping[int, Order], most: int | None
+) -> tuple[dict[int, CarriedOut | DomainError], list[OutboxEntry]]:
+    """Carry out, of these orders by their places, those whose locks no other transaction holds. Waits for no lock."""
+    ready = await _free(db, orders.values(), most)
+    places = [place for place, order in orders.items() if order.session_id in ready]
+    carried = await carry_out(db, [orders[place] for place in places], most)
+    return dict(zip(places, carried.answers, strict=True)), carried.entries
 
-    Waits for no lock. What this locks, `carry_out` does not wait for.
-    """
+
+async def _free(db: AsyncSession, orders: Collection[Order], most: int | None) -> set[UUID]:
+    """Lock what these orders need and no other transaction holds; gives the sessions whose orders need nothing else."""
     needed: dict[UUID, set[str]] = {order.session_id: set() for order in orders}
     for order in orders:
         needed[order.session_id] |= _names(order, most)

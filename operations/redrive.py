@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import last_check, outbox, push_tasks, support_actions
 from db.engine import Sessions, among
 from db.models.pushes import PushTask
-from db.support_actions import Deed
+from db.support_actions import Actor, Deed
 from db.unreadable import Unreadable
 from db.views import dead_tasks
 from db.views.dead_tasks import NOT_DEAD, PushTaskFilter
@@ -60,7 +60,7 @@ class RedriveMode(Enum):
     REHEARSAL = "rehearsal"
 
 
-async def redrive(db: AsyncSession, task_id: UUID, actor: str) -> None:
+async def redrive(db: AsyncSession, task_id: UUID, actor: Actor) -> None:
     """Redrive one task; raises NotFound, and Conflict if it is not dead or would be withheld."""
     task = await db.get(PushTask, task_id, with_for_update=True)
     if task is None:
@@ -74,7 +74,7 @@ async def redrive(db: AsyncSession, task_id: UUID, actor: str) -> None:
 
 
 async def redrive_matching(
-    sessions: Sessions, wanted: PushTaskFilter, limit: int, actor: str, mode: RedriveMode
+    sessions: Sessions, wanted: PushTaskFilter, limit: int, actor: Actor, mode: RedriveMode
 ) -> Redriven:
     """Redrive dead tasks, the latest due first, at most `limit`, in many short transactions."""
     withheld: Counter[str] = Counter()
@@ -112,7 +112,7 @@ async def under_way(db: AsyncSession, task_id: UUID) -> RedriveState | None:
     return RedriveState(send, task.conversation_id, task.due_at, task.expires_at, task.message_id)
 
 
-async def _accept(db: AsyncSession, tasks: Sequence[PushTask], actor: str) -> None:
+async def _accept(db: AsyncSession, tasks: Sequence[PushTask], actor: Actor) -> None:
     """Make dead tasks pending that this transaction has locked."""
     if not tasks:
         return
@@ -126,8 +126,7 @@ async def _accept(db: AsyncSession, tasks: Sequence[PushTask], actor: str) -> No
             settled_at=None,
             held_by=None,
             again_at=func.clock_timestamp(),
-        ).returning(PushTask.task_id),
-        execution_options={"synchronize_session": False},
+        ).returning(PushTask.task_id)
     )
     task_ids = set(accepted)
     await outbox.add_for_sweepers(db, OUTBOX_KIND, sorted(task_ids))

@@ -6,13 +6,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import support_actions, token_error_cutoffs
 from db.models.operations import TokenErrorCutoffRow
-from db.support_actions import Deed
+from db.support_actions import Actor, Deed
 from db.views import gates
 from db.views.gates import ShownBrake
 from domain.problems import Conflict, NotFound
 
 
-async def resume(db: AsyncSession, brake_id: UUID, actor: str) -> ShownBrake:
+async def resume(db: AsyncSession, brake_id: UUID, actor: Actor) -> ShownBrake:
     """Let a stopped route send again; raises NotFound, and Conflict where it was resumed before."""
     is_resumed = await token_error_cutoffs.release(db, brake_id, actor)
     row = await db.get(TokenErrorCutoffRow, brake_id, populate_existing=True)

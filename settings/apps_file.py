@@ -93,7 +93,7 @@ def _content(file: Path) -> bytes:
 
 def _tables(content: bytes) -> Mapping[str, dict[str, Any]]:
     try:
-        tables = tomllib.loads(content.decode())
+        tables = tomllib.loads(content.decode("utf-8-sig"))  # some editors begin a file with a mark
     except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
         raise ConfigError(f"APPS_FILE is not TOML: {error}.") from None
     if not tables:
@@ -105,7 +105,7 @@ def _tables(content: bytes) -> Mapping[str, dict[str, Any]]:
                 f" at most {LONGEST_APP_ID}."
             )
         if not isinstance(table, dict):
-            raise ConfigError(f"APPS_FILE: {app_id} stands outside of an app's table; docs/apps.md shows one.")
+            raise ConfigError(f"APPS_FILE: {app_id} is outside of an app's table; docs/apps.md shows one.")
     return tables
 
 
@@ -137,7 +137,7 @@ def _sentence(path: list[str], kind: str, message: str) -> str:
         known = (_TABLES[path[0]] if len(path) > 1 else AppSettings).model_fields
         near = difflib.get_close_matches(path[-1], known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."
-        quotes = "" if len(path) > 1 else ' An app_id with dots stands in quotes: ["com.example.app"].'
+        quotes = "" if len(path) > 1 else ' Put an app_id with dots in quotes: ["com.example.app"].'
         return f"{name} is not a setting; {hint}{quotes}"
     problem = message.removeprefix("Value error, ")
     return f"{name}: {problem}." if name else f"{problem}."

@@ -141,7 +141,7 @@ class Faults:
 
 def _answer(push: ReceivedPush, answer: Answer) -> None:
     """Send an answer, and record whether the client still listened."""
-    if push.exchange.answer(answer):
+    if push.exchange.connection.answer(push.exchange, answer):
         push.request.status = answer.status
         push.request.reason = answer.reason
     else:
@@ -185,28 +185,30 @@ def _interrupt(
     push.request.reason = fault.fault
     if fault.processed:
         push.processed()
+    connection = push.exchange.connection
     match fault:
         case kinds.Silent():
             pass
         case kinds.Reset():
-            push.exchange.reset(fault.code)
+            connection.reset(push.exchange, fault.code)
         case kinds.Close():
-            push.exchange.abort()
+            connection.abort()
         case kinds.Freeze():
-            push.exchange.freeze()
+            connection.freeze()
         case kinds.BrokenFrame():
-            push.exchange.send_frame(fault.type, bytes(fault.size))
+            connection.send_frame(push.exchange, fault.type, bytes(fault.size))
 
 
 def _cut_answer(fault: kinds.CutAnswer, push: ReceivedPush) -> None:
     push.request.reason = fault.fault
     answer = push.processed() if fault.status is None else Answer(fault.status, None, (), (_HTML,))
-    push.exchange.begin_answer(answer)
+    connection = push.exchange.connection
+    connection.begin_answer(push.exchange, answer)
     match fault.by:
         case "reset":
-            push.exchange.reset(_INTERNAL_ERROR)
+            connection.reset(push.exchange, _INTERNAL_ERROR)
         case "close":
-            push.exchange.abort()
+            connection.abort()
 
 
 def _send_goaway(fault: kinds.GoAway, push: ReceivedPush) -> None:
@@ -215,7 +217,7 @@ def _send_goaway(fault: kinds.GoAway, push: ReceivedPush) -> None:
     debug = b"" if fault.reason is None else json.dumps({"reason": fault.reason}).encode()
     in_flight = StreamsInFlight.ANSWERED if fault.answer_in_flight else StreamsInFlight.DROPPED
     last = LastStream.THE_ONE_BEFORE if answer is None else LastStream.THIS_ONE
-    push.exchange.goaway(Shutdown(fault.code, debug, in_flight), last)
+    push.exchange.connection.goaway(push.exchange, Shutdown(fault.code, debug, in_flight), last)
     if answer is not None and fault.answer_in_flight:
         _answer(push, answer)
 

@@ -65,10 +65,11 @@ class FcmEndpoint:
         trouble = self._faults.oauth()
         if trouble is None:
             is_post = exchange.method == b"POST"
-            exchange.answer(self.tokens.grant(exchange) if is_post else Answer(405, "MethodNotAllowed"))
+            answer = self.tokens.grant(exchange) if is_post else Answer(405, "MethodNotAllowed")
+            exchange.connection.answer(exchange, answer)
         elif trouble.status is not None:
             answer = Answer(trouble.status, "oauth_down", ((b"content-type", b"text/plain"),), (_OAUTH_DOWN,))
-            asyncio.get_running_loop().call_later(trouble.delay, exchange.answer, answer)
+            asyncio.get_running_loop().call_later(trouble.delay, exchange.connection.answer, exchange, answer)
 
 
 @dataclass(slots=True, eq=False)

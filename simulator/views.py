@@ -11,20 +11,14 @@ from simulator.faults import ActiveFault
 from simulator.phones import FormerToken, Phone, Phones, Receipt, ScreenLine
 from simulator.wire import WireRequest
 
+_LINE = ("title", "body", "data", "collapse_key", "level", "channel", "sound", "badge")
+
 
 def phone_row(phone: Phone) -> dict[str, Any]:
     """Show a phone in the list."""
     latest = phone.log[-1].request.received_timestamp if phone.log else None
-    return {
-        "token": phone.token,
-        "name": phone.name,
-        "provider": phone.provider.value,
-        "environment": phone.environment.value,
-        "app": phone.app,
-        "state": phone.state.value,
-        "permission": phone.permission.value,
+    return _shown(phone, "token", "name", "provider", "environment", "app", "state", "permission", "locale") | {
         "uninstalled_at": _instant(phone.uninstalled_timestamp),
-        "locale": phone.locale,
         "lines": len(phone.screen),
         "accepted": phone.accepted_count,
         "last_received_at": _instant(latest),
@@ -41,19 +35,8 @@ def phone_detail(phone: Phone) -> dict[str, Any]:
 
 def line_view(line: ScreenLine) -> dict[str, Any]:
     """Show a line on a lock screen."""
-    return {
-        "title": line.title,
-        "body": line.body,
-        "data": line.data,
-        "collapse_key": line.collapse_key,
-        "level": line.notification.level,
-        "channel": line.notification.channel,
-        "sound": line.notification.sound,
-        "badge": line.notification.badge,
-        "has_sounded": line.notification.has_sound,
-        "shown_at": _instant(line.shown_timestamp),
-        "times_received": line.times_received,
-    }
+    shown = _shown(line, "times_received") | _shown(line.notification, *_LINE)
+    return shown | {"has_sounded": line.notification.has_sound, "shown_at": _instant(line.shown_timestamp)}
 
 
 def rotation(phone: Phone, former: FormerToken, former_token: str) -> dict[str, Any]:
@@ -68,19 +51,19 @@ def tapped(line: ScreenLine) -> dict[str, Any]:
 
 def wire_request(request: WireRequest) -> dict[str, Any]:
     """Show a request on the wire, refused ones included."""
-    return {
-        "number": request.number,
-        "received_at": _instant(request.received_timestamp),
-        "provider": request.provider.value,
-        "environment": request.environment.value,
-        "app": request.app,
-        "token": request.token,
-        "message_id": request.message_id,
-        "status": request.status,
-        "reason": request.reason,
-        "headers": request.headers,
-        "payload": request.payload,
-    }
+    names = [
+        "number",
+        "provider",
+        "environment",
+        "app",
+        "token",
+        "message_id",
+        "status",
+        "reason",
+        "headers",
+        "payload",
+    ]
+    return _shown(request, *names) | {"received_at": _instant(request.received_timestamp)}
 
 
 def fault_row(active: ActiveFault) -> dict[str, Any]:
@@ -90,19 +73,15 @@ def fault_row(active: ActiveFault) -> dict[str, Any]:
 
 
 def _receipt(receipt: Receipt) -> dict[str, Any]:
-    request = receipt.request
     sounded_at = _instant(receipt.sounded_timestamp)
-    return {
-        "received_at": _instant(request.received_timestamp),
-        "message_id": request.message_id,
-        "headers": request.headers,
-        "payload": request.payload,
-        "fate": receipt.fate.value,
-        "reason": receipt.reason,
-        "level": receipt.notification.level,
-        "channel": receipt.notification.channel,
-        "sound": receipt.notification.sound,
-    } | ({"sounded_at": sounded_at} if sounded_at else {})
+    shown = _shown(receipt, "fate", "reason") | _shown(receipt.request, "message_id", "headers", "payload")
+    shown |= _shown(receipt.notification, "level", "channel", "sound")
+    shown["received_at"] = _instant(receipt.request.received_timestamp)
+    return shown | ({"sounded_at": sounded_at} if sounded_at else {})
+
+
+def _shown(thing: object, *names: str) -> dict[str, Any]:
+    return {name: getattr(thing, name) for name in names}
 
 
 def _instant(timestamp: float | None) -> str | None:

@@ -34,5 +34,5 @@ async def show_api_keys(request: Request, operator: Signed, sessions: Database) 
 async def revoke_api_key(key_id: UUID, operator: Signed, sessions: Database) -> Response:
     """Revoke a key, and go back to the list. Repeats are harmless."""
     async with sessions.begin() as db:
-        await api_keys.revoke(db, str(key_id), actor=operator.user_id)
+        await api_keys.revoke(db, str(key_id), actor=operator.actor)
     return RedirectResponse(f"{PATH}/api-keys?revoked={key_id}", 303)

@@ -45,6 +45,7 @@ def make_console(state: State) -> FastAPI:
         console.add_exception_handler(expected, _expected)
     answer_server_errors(
         console,
+        on_erased=_expected,
         on_unavailable=lambda request: _problem(request, 503, _DATABASE_AWAY),
         on_unexpected=lambda request: _problem(request, 500, Detail.UNEXPECTED),
     )

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.console.rendering import page
 from api.console.session import PATH, Operator, Signed
-from api.dependencies import Cursor, Database, Dispatch, next_cursor, page_at
+from api.dependencies import Cursor, Database, Dispatch, cut, page_at
 from api.fields import Body, printable
 from api.http.auth import LONGEST_USER_ID
 from db import events, support_actions, webhook_deliveries, webhooks
@@ -62,11 +62,11 @@ async def show_webhook(
     webhook_id: UUID, request: Request, operator: Signed, sessions: Database, cursor: Cursor = None
 ) -> Response:
     """Show a webhook with its last deliveries."""
-    after = page_at(cursor, _DELIVERIES).after
+    after = page_at(cursor).after
     async with sessions() as db:
         webhook = await _webhook(db, webhook_id)
         found = await webhook_deliveries.log_of(db, webhook_id, after, _DELIVERIES + 1)
-    shown = found[:_DELIVERIES]
+    shown, following = cut(found, _DELIVERIES, lambda each: (each.created_at, each.id))
     return page(
         request,
         "webhook",
@@ -75,7 +75,7 @@ async def show_webhook(
         receiver=receiver(webhook),
         deliveries=shown,
         is_first=after is None,
-        next=next_cursor(shown[-1].created_at, shown[-1].id) if len(found) > len(shown) else None,
+        next=following,
         done=request.query_params.get("done"),
     )
 
@@ -135,7 +135,7 @@ async def _enabled(db: AsyncSession, webhook_id: UUID) -> None:
 
 
 async def _note(db: AsyncSession, operator: Operator, action: str, webhook_id: UUID, **detail: object) -> None:
-    await support_actions.note(db, Deed(operator.user_id, action, "webhook"), {webhook_id: detail})
+    await support_actions.note(db, Deed(operator.actor, action, "webhook"), {webhook_id: detail})
 
 
 def _back(webhook_id: UUID, done: str) -> Response:

@@ -71,7 +71,7 @@ _COUNTED = {  # for one, and for several
 async def resume(brake_id: UUID, operator: Signed, sessions: Database) -> Response:
     """End a token-error cutoff, and go back to the overview."""
     async with sessions.begin() as db:
-        await resume_route(db, brake_id, operator.user_id)
+        await resume_route(db, brake_id, operator.actor)
     return RedirectResponse(f"{PATH}/?resumed", 303)
 
 

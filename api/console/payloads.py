@@ -31,11 +31,13 @@ async def decode(request: Request, console: Console, sessions: Database) -> Resp
         return Response("Sign in to the console of Fastbell first.", 401, headers)
     codec = console.temporal.data_converter.payload_codec
     try:
-        payloads = Parse(await request.body(), Payloads())
-        decoded = payloads.payloads if codec is None else await codec.decode(payloads.payloads)
-    except (ParseError, UnreadablePayload) as error:
-        text = str(error) if isinstance(error, UnreadablePayload) else "The body is not a JSON object of payloads."
-        return Response(text, 400, headers)
+        payloads = Parse(await request.body(), Payloads()).payloads
+    except (ParseError, ValueError, RecursionError):  # ValueError: no UTF-8; RecursionError: nested without end
+        return Response("The body is not a JSON object of payloads.", 400, headers)
+    try:
+        decoded = payloads if codec is None else await codec.decode(payloads)
+    except UnreadablePayload as error:
+        return Response(str(error), 400, headers)
     return Response(MessageToJson(Payloads(payloads=decoded)), headers=headers, media_type="application/json")
 
 

@@ -133,7 +133,7 @@ async def send_test_push(operator: Signed, sessions: Database) -> Response:
         validate_only=form.get("validate_only") == "yes",
     )
     async with sessions.begin() as db:
-        sent = await test_pushes.send(db, wanted, operator.user_id)
+        sent = await test_pushes.send(db, wanted, operator.actor)
     return RedirectResponse(f"{PATH}/test-push/{sent.test_push_id}", 303)
 
 

@@ -9,7 +9,7 @@ from fastapi.responses import RedirectResponse
 
 from api.console.rendering import page
 from api.console.session import PATH, Console, Signed
-from api.dependencies import Database, next_cursor, page_at
+from api.dependencies import Database, cut, page_at
 from api.support.push_tasks import FilterIn
 from db import push_tasks
 from db.views import dead_tasks
@@ -36,10 +36,7 @@ async def listing(request: Request, operator: Signed, sessions: Database) -> Res
     after = page_at(query.pop("cursor", None), _ITEMS).after
     async with sessions() as db:
         found = await dead_tasks.matching(db, _wanted(query), after, _ITEMS + 1)
-    shown = found[:_ITEMS]
-    following = None
-    if len(found) > len(shown):
-        following = urlencode(query | {"cursor": next_cursor(shown[-1].due_at, shown[-1].task_id)})
+    shown, following = cut(found, _ITEMS, lambda each: (each.due_at, each.task_id))
     return page(
         request,
         "dead",
@@ -47,7 +44,7 @@ async def listing(request: Request, operator: Signed, sessions: Database) -> Res
         tasks=shown,
         fields=query,
         query=urlencode(query),
-        next=following,
+        next=following and urlencode(query | {"cursor": following}),
         is_first=after is None,
         narrow=not _RARE.isdisjoint(query),
         **_CHOICES,
@@ -59,7 +56,7 @@ async def rehearse(request: Request, operator: Signed, sessions: Database) -> Re
     """Show what a redrive by this filter would do, with a button that does it."""
     query = _query(request)
     limit = _limit(query.pop("limit", None))
-    would = await redrives.redrive_matching(sessions, _wanted(query), limit, operator.user_id, RedriveMode.REHEARSAL)
+    would = await redrives.redrive_matching(sessions, _wanted(query), limit, operator.actor, RedriveMode.REHEARSAL)
     return page(
         request, "redrive", operator, fields=query, query=urlencode(query), limit=limit, result=would, done=False
     )
@@ -70,7 +67,7 @@ async def redrive(request: Request, operator: Signed, sessions: Database) -> Res
     """Redrive by filter, and show the result."""
     query = {name: value for name, value in operator.form.items() if value and name != "csrf_token"}
     limit = _limit(query.pop("limit", None))
-    result = await redrives.redrive_matching(sessions, _wanted(query), limit, operator.user_id, RedriveMode.REAL)
+    result = await redrives.redrive_matching(sessions, _wanted(query), limit, operator.actor, RedriveMode.REAL)
     return page(
         request, "redrive", operator, fields=query, query=urlencode(query), limit=limit, result=result, done=True
     )
@@ -113,5 +110,5 @@ async def show_push(
 async def redrive_push(task_id: UUID, operator: Signed, sessions: Database) -> Response:
     """Redrive a push. All checks run again."""
     async with sessions.begin() as db:
-        await redrives.redrive(db, task_id, operator.user_id)
+        await redrives.redrive(db, task_id, operator.actor)
     return RedirectResponse(f"{PATH}/push/{task_id}", 303)

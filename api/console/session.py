@@ -14,6 +14,7 @@ from api.http.rates import Rate
 from db import console_sessions
 from db.console_sessions import Opened, SignedIn
 from db.engine import Sessions
+from db.support_actions import Actor
 from domain.naming import workflow_page
 from domain.rate_limit import RateLimit
 
@@ -58,9 +59,9 @@ class Operator:
     form: Mapping[str, str]  # empty for GET and HEAD
 
     @property
-    def user_id(self) -> str:
-        """Give the user id."""
-        return self.session.user_id
+    def actor(self) -> Actor:
+        """Give who acts, as it is recorded."""
+        return self.session.actor
 
 
 async def operator(request: Request, sessions: Database) -> Operator:

@@ -66,11 +66,11 @@ async def _opened(services: Services, form: Form) -> Opened:
         caller = await supporter(await services.tokens.caller(token))
         async with services.sessions.begin() as db:
             until = caller.expires_at - timedelta(seconds=LEEWAY)
-            return await console_sessions.open_for(db, caller.user_id, "token", until)
+            return await console_sessions.open_for(db, caller.actor, "token", until)
     async with services.sessions.begin() as db:
-        user_id = await console_sessions.redeem(db, form.get("code", ""))
-        if user_id is not None:
-            return await console_sessions.open_for(db, user_id, "code")
+        operator = await console_sessions.redeem(db, form.get("code", ""))
+        if operator is not None:
+            return await console_sessions.open_for(db, operator, "code")
     raise Unauthorized("This code is not valid. A code works once, and only for a short time.")
 
 

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from api.http.problems import Detail, ServiceUnavailable, Unauthorized
 from db.api_keys import PREFIX, ApiKey, KeyState
+from db.support_actions import Actor
 from settings.environment import ANY_AUDIENCE, AuthSettings
 
 LARGEST_SET = 256 * 1024  # bytes
@@ -158,7 +159,17 @@ class Caller:
     user_id: str
     scopes: frozenset[str]
     expires_at: datetime  # of the token, plus `LEEWAY` for a JWT
-    is_person: bool = True  # an API key never belongs to one
+    is_person: bool = True  # not a service or an API key, whose name may be the id of a user
+
+    @property
+    def actor(self) -> Actor:
+        """Give who acts, as it is recorded."""
+        return Actor(self.user_id, self.is_person)
+
+    @property
+    def account(self) -> tuple[str, str]:
+        """Name what limits are counted for."""
+        return ("user" if self.is_person else "service", self.user_id)
 
 
 class _Keys(Protocol):
@@ -202,7 +213,8 @@ class TokenCheck:
         if not is_user_id(user_id):
             raise Unauthorized(Detail.INVALID_SUBJECT.format(most=LONGEST_USER_ID))
         expires_at = datetime.fromtimestamp(min(int(claims["exp"]) + LEEWAY, _LAST_INSTANT), UTC)
-        return Caller(user_id, frozenset(scope.split() if isinstance(scope, str) else ()), expires_at)
+        scopes = frozenset(scope.split() if isinstance(scope, str) else ())
+        return Caller(user_id, scopes, expires_at, is_person="service" not in scopes)
 
 
 def _caller(key: ApiKey | None) -> Caller:

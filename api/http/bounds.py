@@ -17,7 +17,7 @@ log = structlog.get_logger()
 class RequestBounds:
     """Refuses a request that is too large or one too many, and gives up on one that takes too long.
 
-    It stands behind `BodyLimit`: a request counts once its body is there. The connection bounds how long a body may
+    It is behind `BodyLimit`: a request counts once its body is there. The connection bounds how long a body may
     take, and how many requests may be arriving. An answer that has begun may take any time, since streams last.
     """
 

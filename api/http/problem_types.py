@@ -150,7 +150,7 @@ PROBLEMS: Mapping[str, ProblemType] = {
         ProblemType(
             "brake-resumed",
             409,
-            "Somebody has already resumed this route.",
+            "Another operator has already resumed this route.",
             "carol has already resumed this route.",
         ),
         ProblemType(

@@ -1,6 +1,6 @@
 """Errors as application/problem+json (RFC 9457): what problems say, and which error gets which answer."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import StrEnum
 from math import ceil
 from typing import Any
@@ -16,8 +16,17 @@ from starlette.exceptions import HTTPException
 from api.http.problem_types import MEDIA_TYPE, TITLES, URN
 from api.http.request_log import current_request_id, route_template
 from api.http.security_headers import FOR_ERRORS
-from db.engine import UNREACHABLE, will_pass
-from domain.problems import Conflict, CursorTooOld, EventCursorTooOld, InvalidField, LimitReached, NotFound, Outdated
+from db.engine import UNREACHABLE, is_of_erased, will_pass
+from domain.problems import (
+    Conflict,
+    CursorTooOld,
+    EventCursorTooOld,
+    InvalidField,
+    LimitReached,
+    NotFound,
+    Outdated,
+    being_erased,
+)
 
 log = structlog.get_logger()
 _MAX_ERRORS = 20  # fields named in one answer
@@ -55,6 +64,14 @@ class Detail(StrEnum):
     ACT_FOR_A_USER = "A bearer token with the scope service acts for users: use {path}."
     NOT_JSON = "The body is not valid JSON."
     NOT_AN_OBJECT = "The body must be a JSON object, sent as application/json."
+    BATCH_NOT_JSON = "must be valid JSON with a list of items and no other field. Nothing of the batch was done."
+    TOO_MANY_ITEMS = "must have at most {most} items. Nothing of the batch was done."
+    ITEM_UNCLEAR = "is not valid JSON, and it is not certain where it ends. Nothing of the batch was done."
+    ITEM_NOT_JSON = "must be valid JSON"
+    ITEM_NOT_UTF_8 = "must be UTF-8"
+    ITEM_TOO_DEEP = "is nested too deeply"
+    NUMBER_TOO_LONG = "has a number of too many digits"
+    FIELD_TWICE = "must not have a field twice"
     ITEM_NOT_AN_OBJECT = "must be a JSON object"
     UNKNOWN_FIELD = "There is no such field."
     UNKNOWN_APP = "There is no such app."
@@ -139,15 +156,29 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(expected, _expected)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http)
-    answer_server_errors(app, on_unavailable=lambda _: unavailable(Detail.DATABASE_AWAY), on_unexpected=_unexpected)
+    answer_server_errors(
+        app,
+        on_erased=_expected,
+        on_unavailable=lambda _: unavailable(Detail.DATABASE_AWAY),
+        on_unexpected=_unexpected,
+    )
 
 
 def answer_server_errors(
-    app: FastAPI, *, on_unavailable: Callable[[Request], Response], on_unexpected: Callable[[Request], Response]
+    app: FastAPI,
+    *,
+    on_erased: Callable[[Request, Exception], Awaitable[Response]],
+    on_unavailable: Callable[[Request], Response],
+    on_unexpected: Callable[[Request], Response],
 ) -> None:
-    """Log the errors that no client can cause, and answer them: database errors that will pass, and all others."""
+    """Log the errors that no client can cause, and answer them: database errors that will pass, and all others.
+
+    A row that names a person who is being erased is no error: `on_erased` answers it as any Conflict.
+    """
 
     async def answer_database_error(request: Request, error: Exception) -> Response:
+        if isinstance(error, DBAPIError) and is_of_erased(error):
+            return await on_erased(request, being_erased())
         if isinstance(error, DBAPIError) and not (isinstance(error, UNREACHABLE) or will_pass(error)):
             raise error
         log.warning("database unreachable", route=route_template(request.scope), error=type(error).__name__)

@@ -17,6 +17,7 @@ from domain.problems import LimitReached
 from domain.rate_limit import RateLimit, parse
 
 _LARGER = frozenset({"service", "support"})
+_Who = str | tuple[str, str]
 
 
 def address(request: Request) -> str:
@@ -43,20 +44,20 @@ class Rate:
         self._length = limit.seconds
         self._clock = clock
         self._window = 0
-        self._counts: Counter[str] = Counter()
-        self._before: Counter[str] = Counter()
+        self._counts: Counter[_Who] = Counter()
+        self._before: Counter[_Who] = Counter()
 
-    def spend(self, user_id: str) -> None:
+    def spend(self, who: _Who) -> None:
         """Count a request; raises LimitReached for one too many, which is not counted."""
         window, passed = divmod(self._clock(), self._length)
         if window != self._window:
             self._before = self._counts if window == self._window + 1 else Counter()
             self._window, self._counts = int(window), Counter()
         weight = 1 - passed / self._length
-        count, before = self._counts[user_id], self._before[user_id]
+        count, before = self._counts[who], self._before[who]
         if before * weight + count >= self._most:
             raise LimitReached(Detail.TOO_MANY_REQUESTS, self._wait(count, before, passed))
-        self._counts[user_id] = count + 1
+        self._counts[who] = count + 1
 
     def _wait(self, count: int, before: int, passed: float) -> timedelta:
         """Tell when one more is allowed, if none is counted until then."""
@@ -83,7 +84,7 @@ class Rates:
             self._of_users_acted_for.spend(acts_for)
         rate = self._of_users if _LARGER.isdisjoint(caller.scopes) else self._of_services
         if rate is not None:
-            rate.spend(caller.user_id)
+            rate.spend(caller.account)
 
 
 def _rate(text: str) -> Rate | None:
@@ -131,7 +132,7 @@ class RunningRequests:
         permit = RequestPermit()
         try:
             if "service" not in caller.scopes:
-                await self._enter(permit, ("user", caller.user_id), self._of_users)
+                await self._enter(permit, ("user" if caller.is_person else "support", caller.user_id), self._of_users)
             else:
                 if acts_for is not None:  # first: waiting for this user must not hold a slot of the service
                     await self._enter(permit, ("user acted for", acts_for), self._of_users)

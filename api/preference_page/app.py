@@ -38,6 +38,7 @@ def make_preference_page(state: State) -> FastAPI:
     page.add_exception_handler(ServiceUnavailable, _unavailable)
     answer_server_errors(
         page,
+        on_erased=_link_gone,
         on_unavailable=lambda request: _plain(request, Plain.TROUBLE, 503),
         on_unexpected=lambda request: _plain(request, Plain.TROUBLE, 500),
     )

@@ -67,7 +67,7 @@ class Phrases:
 
     def ago(self, at: datetime) -> str:
         """Write how long ago something was: 3 hours ago."""
-        passed = min(at - self.now, timedelta())
+        passed = min(at - self.now, -timedelta(seconds=1))  # clocks differ; "in 0 minutes" is no past
         return format_timedelta(passed, granularity="minute", add_direction=True, locale=self._locale)
 
     def place(self, name: str) -> str:
@@ -80,7 +80,7 @@ class Phrases:
         clocks = {"starts": self.clock(first.starts_at), "ends": self.clock(first.ends_at)}
         when = self._when(first.starts_at).format(day=self.day(first.starts_at), **clocks)
         form = self._words.night_silent if mode is QuietMode.SILENT else self._words.night_withheld
-        sentences = [form.format(when=when)]
+        sentences = [form.format(when=when[:1].upper() + when[1:])]  # CLDR writes days as inside a sentence
         sentences += [
             self._words.night_again.format(starts=self.clock(each.starts_at), ends=self.clock(each.ends_at))
             for each in again

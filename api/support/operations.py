@@ -34,7 +34,7 @@ async def resume_brake(brake_id: UUID, caller: Supporter, writes: RowWrites) -> 
     """End a token-error cutoff: its route sends again, and tokens that fail are deactivated again."""
 
     async def end_cutoff(db: AsyncSession) -> ShownBrake:
-        return await resume_route(db, brake_id, caller.user_id)
+        return await resume_route(db, brake_id, caller.actor)
 
     return await writes.run(end_cutoff, f"brake/{brake_id}")
 

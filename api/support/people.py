@@ -9,10 +9,10 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
 from api.acting import UserIdInPath
-from api.dependencies import Cursor, Database, Limit, Paged, cut, next_cursor, page_at
+from api.dependencies import Cursor, Database, Limit, Paged, cut, page_at
 from api.fasting_sessions import SessionList, list_of
 from api.fields import Body, Instant
 from api.http.problem_types import responses
@@ -56,9 +56,6 @@ class DeviceList:
     next_cursor: str | None
 
 
-_TIMELINE_ITEM, _DEVICE = TypeAdapter(TimelineItem), TypeAdapter(ShownDevice)
-
-
 @router.get("/timeline", responses=responses("not-allowed", "not-found"))
 async def show_timeline_of_user(
     user_id: UserIdInPath, query: Annotated[TimelineIn, Query()], sessions: Database
@@ -70,8 +67,7 @@ async def show_timeline_of_user(
         await as_of_one_moment(db)
         now = [] if page.after else await present.of_user(db, user_id, part)
         found = await timeline.of_user(db, user_id, part, page.after, page.limit + 1)
-    shown, more = cut(found, page.limit, _TIMELINE_ITEM)
-    return Timeline(now, shown, next_cursor(shown[-1].at, shown[-1].id) if more else None)
+    return Timeline(now, *cut(found, page.limit, lambda each: (each.at, each.id)))
 
 
 @router.get("/devices", responses=responses("not-allowed", "not-found"))
@@ -79,8 +75,7 @@ async def list_devices_of_user(user_id: UserIdInPath, sessions: Database, page: 
     """List a user's device tokens, each with its history."""
     async with sessions() as db:
         found = await device_history.of_user(db, user_id, page.after, page.limit + 1)
-    shown, more = cut(found, page.limit, _DEVICE)
-    return DeviceList(shown, next_cursor(shown[-1].last_seen_at, shown[-1].id) if more else None)
+    return DeviceList(*cut(found, page.limit, lambda each: (each.last_seen_at, each.id)))
 
 
 @router.get("/fasting-sessions", responses=responses("not-allowed", "not-found"))

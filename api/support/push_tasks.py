@@ -5,18 +5,16 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query
-from pydantic import AfterValidator, Field, StrictBool, TypeAdapter
-from sqlalchemy.exc import DBAPIError
+from pydantic import AfterValidator, Field, StrictBool
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import Cursor, Database, Limit, RowWrites, Supporter, cut, next_cursor, page_at
+from api.dependencies import Cursor, Database, Limit, RowWrites, Supporter, cut, page_at
 from api.fields import Body, Instant, printable
 from api.http.problem_types import responses
-from db.engine import is_of_erased
 from db.views import dead_tasks
 from db.views.dead_tasks import PushTaskFilter, ShownTask, WholeTask, check_filter
 from domain.kinds import Kind
-from domain.problems import NotFound, being_erased
+from domain.problems import NotFound
 from domain.push import Environment, Provider, TaskState
 from operations import redrive as redrives
 from operations.redrive import MAX_AT_ONCE, Redriven
@@ -66,9 +64,6 @@ class ShownTaskList:
     next_cursor: str | None
 
 
-_TASK = TypeAdapter(ShownTask)
-
-
 @router.get("", responses=responses("not-allowed"))
 async def list_push_tasks(query: Annotated[ListIn, Query()], sessions: Database) -> ShownTaskList:
     """List push tasks, by default the dead ones."""
@@ -77,8 +72,7 @@ async def list_push_tasks(query: Annotated[ListIn, Query()], sessions: Database)
     check_filter(wanted)
     async with sessions() as db:
         found = await dead_tasks.matching(db, wanted, page.after, page.limit + 1)
-    shown, more = cut(found, page.limit, _TASK)
-    return ShownTaskList(shown, next_cursor(shown[-1].due_at, shown[-1].task_id) if more else None)
+    return ShownTaskList(*cut(found, page.limit, lambda each: (each.due_at, each.task_id)))
 
 
 @router.post("/redrive", responses=responses("not-allowed", "being-erased"))
@@ -86,12 +80,7 @@ async def redrive_push_tasks(body: RedriveIn, caller: Supporter, sessions: Datab
     """Redrive dead push tasks by filter, the latest due first. A push that may not be sent any more stays dead."""
     wanted = PushTaskFilter(**body.model_dump(exclude={"limit", "dry_run"}))
     mode = redrives.RedriveMode.REHEARSAL if body.dry_run else redrives.RedriveMode.REAL
-    try:
-        return await redrives.redrive_matching(sessions, wanted, body.limit, caller.user_id, mode)
-    except DBAPIError as error:
-        if is_of_erased(error):  # the operator, whose name would be stored
-            raise being_erased() from None
-        raise
+    return await redrives.redrive_matching(sessions, wanted, body.limit, caller.actor, mode)
 
 
 @router.get(
@@ -115,7 +104,7 @@ async def redrive_push_task(task_id: UUID, caller: Supporter, sessions: Database
     """Redrive a dead push task. 409 if it is not dead or may not be sent any more; `reason` says why."""
 
     async def accept(db: AsyncSession) -> None:
-        await redrives.redrive(db, task_id, caller.user_id)
+        await redrives.redrive(db, task_id, caller.actor)
 
     await writes.run(accept, f"push-task/{task_id}")
     async with sessions() as db:

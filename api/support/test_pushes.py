@@ -55,7 +55,7 @@ async def send_test_push(user_id: UserIdInPath, body: TestPushIn, caller: Tester
     wanted = TestPushRequest(user_id, body.installation_id, body.validate_only)
 
     async def send(db: AsyncSession) -> ShownTestPush:
-        return await test_pushes.send(db, wanted, caller.user_id)
+        return await test_pushes.send(db, wanted, caller.actor)
 
     return await writes.run(send, f"test-push/{user_id}")
 

@@ -35,6 +35,7 @@ from db.engine import Pooling, pooling, present_instant
 from db.migrate import newest_revision, present_revision
 from db.workers import LATELY, live
 from dispatch.client import connect, connection, silent_runtime
+from dispatch.encryption import why
 from domain.naming import RETENTION, SEARCH_ATTRIBUTES, WORKFLOW_QUEUE, push_queue
 from domain.push import Provider
 from push.http2.proxy import Proxies
@@ -94,7 +95,8 @@ async def check_temporal(environ: Mapping[str, str], providers: Collection[Provi
     try:
         client = await connect(environ=environ, runtime=silent_runtime())
     except (RuntimeError, ValueError, OSError) as error:
-        return [TEMPORAL.failure(Finding.TEMPORAL_AWAY, error=type(error).__name__)]
+        cause = str(error).rstrip(".") if isinstance(error, ConfigError) else why(error)
+        return [TEMPORAL.failure(Finding.TEMPORAL_AWAY, error=cause)]
     namespace = await lines_of([Check(TEMPORAL, "namespace", partial(_namespace, client))], within=10.0)
     return namespace if namespace == [_no_namespace(client)] else namespace + await _check_within(client, providers)
 

@@ -58,6 +58,7 @@ class TokenErrorCutoffRow(Table):
     engaged_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     resumed_at: Mapped[datetime | None]
     resumed_by: Mapped[str | None]
+    resumed_by_person: Mapped[bool | None]  # None: the release before wrote it
 
 
 class SupportAction(Table):
@@ -68,6 +69,7 @@ class SupportAction(Table):
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     actor: Mapped[str] = mapped_column(String(200))
+    by_person: Mapped[bool | None]  # False: a service, an API key, a command line; None: the release before wrote it
     action: Mapped[str]  # redrive, resume, test_push, sign_in, sign_out, create_api_key, revoke_api_key
     subject_kind: Mapped[str]  # push_task, brake, test_push, console_session, api_key
     subject_id: Mapped[UUID] = mapped_column(index=True)
@@ -97,6 +99,7 @@ class ConsoleSession(Table):
 
     digest: Mapped[bytes] = mapped_column(primary_key=True)  # SHA-256
     user_id: Mapped[str] = mapped_column(String(200))
+    by_person: Mapped[bool | None]  # as in `SupportAction`
     csrf_token: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     expires_at: Mapped[datetime]
@@ -110,6 +113,7 @@ class ConsoleCode(Table):
 
     digest: Mapped[bytes] = mapped_column(primary_key=True)  # SHA-256
     user_id: Mapped[str] = mapped_column(String(200))
+    by_person: Mapped[bool | None]  # as in `SupportAction`
     expires_at: Mapped[datetime]
 
 

@@ -13,9 +13,9 @@ from db.engine import among
 from db.models.people import DeviceToken
 from db.models.pushes import PushAttempt, PushTask
 from db.support_actions import ShownAction
+from db.views import answer_of
 from db.views import devices as device_history
 from db.views.devices import SHOWN
-from db.views.rows import answer_of
 from domain.devices import Permission, ReportedPermission
 from domain.kinds import Kind
 from domain.problems import InvalidField

@@ -13,7 +13,7 @@ from db import device_tokens
 from db.engine import among
 from db.models.people import DeviceToken
 from db.unreadable import known_or_none, word
-from db.views.rows import answer_of
+from db.views import answer_of
 from domain.devices import Permission, ReportedPermission
 from domain.push import Environment, Provider
 

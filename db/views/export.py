@@ -4,14 +4,21 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Text, cast, literal_column, select, text, tuple_
+from sqlalchemy import ColumnElement, Text, cast, exists, func, literal_column, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from db import erasures
 from db.engine import Sessions
 from db.models.events import EventRow, UnnumberedEvent
-from db.models.operations import ConsoleCode, ConsoleSession, PreferenceCode, PreferenceSession, SupportAction
+from db.models.operations import (
+    ApiKeyRow,
+    ConsoleCode,
+    ConsoleSession,
+    PreferenceCode,
+    PreferenceSession,
+    SupportAction,
+)
 from db.models.people import (
     DeviceToken,
     DeviceTokenEvent,
@@ -42,6 +49,7 @@ class Held:
     key: tuple[_Column, ...]
     more: str = "'{}'"  # an SQL expression of type jsonb
     without: tuple[str, ...] = ()  # secrets that only we need
+    by_person: _Column | None = None  # tells whether a person acted, or what is named like one
 
 
 def _rows(table: str, condition: str, order: str) -> str:
@@ -74,10 +82,28 @@ HELD = (
         "preference_session", PreferenceSession.user_id, (PreferenceSession.digest,), without=("digest", "csrf_token")
     ),
     Held("takeover", DeviceTokenEvent.taken_by, (DeviceTokenEvent.id,), without=("device_id",)),
-    Held("console_code", ConsoleCode.user_id, (ConsoleCode.digest,), without=("digest",)),
-    Held("console_session", ConsoleSession.user_id, (ConsoleSession.digest,), without=("digest", "csrf_token")),
+    Held(
+        "console_code",
+        ConsoleCode.user_id,
+        (ConsoleCode.digest,),
+        without=("digest",),
+        by_person=ConsoleCode.by_person,
+    ),
+    Held(
+        "console_session",
+        ConsoleSession.user_id,
+        (ConsoleSession.digest,),
+        without=("digest", "csrf_token"),
+        by_person=ConsoleSession.by_person,
+    ),
     Held("support_action", SupportAction.detail["user_id"].as_string(), (SupportAction.id,), without=("actor",)),
-    Held("own_action", SupportAction.actor, (SupportAction.id,), without=("detail",)),
+    Held(
+        "own_action",
+        SupportAction.actor,
+        (SupportAction.id,),
+        without=("detail",),
+        by_person=SupportAction.by_person,
+    ),
 )
 
 
@@ -105,6 +131,9 @@ async def _page(db: AsyncSession, held: Held, user_id: str, after: tuple[Any, ..
     secrets = ", ".join(f"'{name}'" for name in held.without)
     row: ColumnElement[Any] = literal_column(f"((to_jsonb({table}) || {held.more}) - CAST(ARRAY[{secrets}] AS text[]))")
     query = select(*held.key, cast(row, Text)).where(held.of == user_id).order_by(*held.key).limit(PAGE)
+    if held.by_person is not None:
+        named_like_a_key = exists().where(ApiKeyRow.name == user_id)  # asked of rows that the release before wrote
+        query = query.where(func.coalesce(held.by_person, ~named_like_a_key))
     if after is not None:
         query = query.where(tuple_(*held.key) > tuple_(*after))
     await db.execute(text("SET LOCAL TIME ZONE 'UTC'"))

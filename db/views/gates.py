@@ -13,7 +13,7 @@ from db import token_error_cutoffs, workers
 from db.engine import present_instant, within
 from db.models.operations import TokenErrorCutoffRow, WorkerRow
 from db.unreadable import log_unreadable, route_of
-from db.views.rows import answer_of
+from db.views import answer_of
 from domain.push import Environment, Provider, Route
 from domain.reasons import TOKEN_ERRORS
 from domain.signals import LATELY, UNCALLED_FOR_US, Answered, Refusals, RefusedPushes

@@ -14,38 +14,6 @@ _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: cl
 _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
-class _Http1Exchange(Exchange):
-    """One request on a connection that answers them in order. HTTP/1.1 has neither frames nor resets."""
-
-    __slots__ = ("_connection",)
-
-    def __init__(self, connection: "Http1Connection", request: h11.Request) -> None:
-        super().__init__(list(request.headers), {})
-        self.method, self.path = request.method, request.target
-        self._connection = connection
-
-    def answer(self, answer: Answer) -> bool:
-        return self._connection.answer(self, answer)
-
-    def begin_answer(self, answer: Answer) -> None:
-        self._connection.begin_answer(answer)
-
-    def reset(self, error_code: int) -> None:  # noqa: ARG002 (HTTP/2's)
-        self._connection.abort()
-
-    def send_frame(self, kind: int, payload: bytes) -> None:  # noqa: ARG002 (HTTP/2's)
-        self._connection.abort()
-
-    def goaway(self, shutdown: Shutdown, last: LastStream) -> None:  # noqa: ARG002 (HTTP/2's)
-        self._connection.abort()
-
-    def abort(self) -> None:
-        self._connection.abort()
-
-    def freeze(self) -> None:
-        """Answer neither this request nor another: HTTP/1.1 answers in order."""
-
-
 class Http1Connection(asyncio.Protocol):
     """A connection after the TLS handshake."""
 
@@ -54,8 +22,8 @@ class Http1Connection(asyncio.Protocol):
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self._protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=_LONGEST_HEAD)
-        self._incoming: _Http1Exchange | None = None  # its body is not complete
-        self._awaited: _Http1Exchange | None = None  # received, not answered
+        self._incoming: Exchange | None = None  # its body is not complete
+        self._awaited: Exchange | None = None  # received, not answered
         self._is_reading = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -86,7 +54,7 @@ class Http1Connection(asyncio.Protocol):
             self._transport.abort()
             self._transport = None
 
-    def answer(self, exchange: _Http1Exchange, answer: Answer) -> bool:
+    def answer(self, exchange: Exchange, answer: Answer) -> bool:
         """Write the response and continue with the next request; False when the connection is gone."""
         if self._awaited is not exchange or self._transport is None:
             return False
@@ -100,11 +68,26 @@ class Http1Connection(asyncio.Protocol):
             self._handle_events()
         return True
 
-    def begin_answer(self, answer: Answer) -> None:
+    def begin_answer(self, exchange: Exchange, answer: Answer) -> None:  # noqa: ARG002 -- HTTP/1.1 answers in order
         """Write the response but for the second half of its body."""
         if self._transport is not None:
             whole = self._written(answer)
             self._transport.write(whole[: len(whole) - (sum(map(len, answer.chunks)) + 1) // 2])
+
+    def reset(self, exchange: Exchange, error_code: int) -> None:  # noqa: ARG002 -- HTTP/2's
+        """Cut."""
+        self.abort()
+
+    def send_frame(self, exchange: Exchange, kind: int, payload: bytes) -> None:  # noqa: ARG002 -- HTTP/2's
+        """Cut."""
+        self.abort()
+
+    def goaway(self, exchange: Exchange, shutdown: Shutdown, last: LastStream) -> None:  # noqa: ARG002 -- HTTP/2's
+        """Cut."""
+        self.abort()
+
+    def freeze(self) -> None:
+        """Answer neither this request nor another, since HTTP/1.1 answers in order."""
 
     def _written(self, answer: Answer) -> bytes:
         is_chunked = len(answer.chunks) > 1
@@ -139,7 +122,8 @@ class Http1Connection(asyncio.Protocol):
             case h11.Request(http_version=version) if version != b"1.1":
                 raise h11.RemoteProtocolError("only HTTP/1.1 is supported")
             case h11.Request():
-                self._incoming = _Http1Exchange(self, event)
+                self._incoming = Exchange(self, list(event.headers), {})
+                self._incoming.method, self._incoming.path = event.method, event.target
             case h11.Data() if self._incoming:
                 self._incoming.body += event.data
             case h11.EndOfMessage() if self._incoming:

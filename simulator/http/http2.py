@@ -67,39 +67,6 @@ class MovingLimit:
         return SettingsFrame(0, settings={SettingCodes.MAX_CONCURRENT_STREAMS: self.current}).serialize()
 
 
-class _Http2Exchange(Exchange):
-    """One stream."""
-
-    __slots__ = ("_connection", "stream_id", "unprocessed")
-
-    def __init__(self, connection: "Http2Connection", event: RequestReceived, session: dict[bytes, Any]) -> None:
-        super().__init__(event.headers, session)
-        self._connection = connection
-        self.stream_id = event.stream_id
-        self.unprocessed: Unprocessed | None = None  # refused by the connection itself
-
-    def answer(self, answer: Answer) -> bool:
-        return self._connection.answer(self.stream_id, answer)
-
-    def begin_answer(self, answer: Answer) -> None:
-        self._connection.begin_answer(self.stream_id, answer)
-
-    def reset(self, error_code: int) -> None:
-        self._connection.reset(self.stream_id, error_code)
-
-    def send_frame(self, kind: int, payload: bytes) -> None:
-        self._connection.send_frame(self.stream_id, kind, payload)
-
-    def goaway(self, shutdown: Shutdown, last: LastStream) -> None:
-        self._connection.goaway(self.stream_id, shutdown, last)
-
-    def abort(self) -> None:
-        self._connection.abort()
-
-    def freeze(self) -> None:
-        self._connection.freeze()
-
-
 class OutgoingBodies:
     """Answers' bodies, sent as far as the client's windows admit them."""
 
@@ -155,8 +122,8 @@ class Http2Connection(asyncio.Protocol):
         self._receive_window = receive_window
         self._h2 = _server_side(limits.initial, receive_window)
         self._transport: asyncio.Transport | None = None
-        self._incoming: dict[int, _Http2Exchange] = {}  # incomplete
-        self._open: dict[int, _Http2Exchange] = {}  # neither answered nor turned away
+        self._incoming: dict[int, Exchange] = {}  # incomplete
+        self._open: dict[int, Exchange] = {}  # neither answered nor turned away
         self._bodies = OutgoingBodies(self._h2)
         self._answered = 0  # since the last flush: for the client these streams are still open
         self._unacknowledged = 0
@@ -211,8 +178,9 @@ class Http2Connection(asyncio.Protocol):
 
     # -- what an exchange can do
 
-    def answer(self, stream_id: int, answer: Answer) -> bool:
+    def answer(self, exchange: Exchange, answer: Answer) -> bool:
         """Send the head at once and the body as the client's windows admit it; False when the stream is gone."""
+        stream_id = exchange.stream_id
         if self._is_frozen or stream_id not in self._open or stream_id in self._bodies:
             return False
         head = [(b":status", b"%d" % answer.status), *answer.headers]
@@ -233,9 +201,9 @@ class Http2Connection(asyncio.Protocol):
         self._flush_unless_reading()
         return True
 
-    def begin_answer(self, stream_id: int, answer: Answer) -> None:
+    def begin_answer(self, exchange: Exchange, answer: Answer) -> None:
         """Send the head and half of the body, and leave the stream open."""
-        body = b"".join(answer.chunks)
+        stream_id, body = exchange.stream_id, b"".join(answer.chunks)
         with contextlib.suppress(ProtocolError):  # reset by the client
             self._h2.send_headers(stream_id, [(b":status", b"%d" % answer.status), *answer.headers])
             self._h2.send_data(stream_id, body[: len(body) // 2])
@@ -246,30 +214,31 @@ class Http2Connection(asyncio.Protocol):
         self._flush()
         self._is_frozen = True
 
-    def reset(self, stream_id: int, error_code: int) -> None:
+    def reset(self, exchange: Exchange, error_code: int) -> None:
         """RST_STREAM."""
+        stream_id = exchange.stream_id
         if stream_id in self._open:
             self._reset(stream_id, error_code)
             self._bodies.drop(stream_id)
             self._finish(stream_id)
             self._flush_unless_reading()
 
-    def send_frame(self, stream_id: int, kind: int, payload: bytes) -> None:
+    def send_frame(self, exchange: Exchange, kind: int, payload: bytes) -> None:
         """Send a frame as it is, on a stream or, where its kind requires it, on the connection."""
         self._flush()
         if self._transport is not None:
-            about = 0 if kind in _ABOUT_THE_CONNECTION else stream_id
+            about = 0 if kind in _ABOUT_THE_CONNECTION else exchange.stream_id
             self._transport.write(_FRAME.pack(len(payload) >> 8, len(payload) & 0xFF, kind, 0, about) + payload)
 
-    def goaway(self, stream_id: int, shutdown: Shutdown, last: LastStream) -> None:
+    def goaway(self, exchange: Exchange, shutdown: Shutdown, last: LastStream) -> None:
         """Send GOAWAY; streams above the last one are ignored from here on."""
-        last_id = stream_id if last is LastStream.THIS_ONE else 0
+        last_id = exchange.stream_id if last is LastStream.THIS_ONE else 0
         self._last_stream = max(last_id, self._highest_received)
         for above in [number for number in self._open if number > self._last_stream]:
             self._open[above].unprocessed = Unprocessed.AFTER_GOAWAY  # for those that are incomplete
             self._finish(above)
         if last is LastStream.THE_ONE_BEFORE:
-            self._open.pop(stream_id, None)
+            self._open.pop(exchange.stream_id, None)
         frame = GoAwayFrame(
             0, last_stream_id=self._last_stream, error_code=shutdown.error_code, additional_data=shutdown.debug
         )
@@ -300,7 +269,7 @@ class Http2Connection(asyncio.Protocol):
                 pass
 
     def _begin(self, event: RequestReceived) -> None:
-        exchange = _Http2Exchange(self, event, self._session)
+        exchange = Exchange(self, event.headers, self._session, event.stream_id)
         self._incoming[event.stream_id] = exchange
         if self._is_frozen:
             exchange.unprocessed = Unprocessed.FROZEN

@@ -17,6 +17,7 @@ from api.http.auth import TokenCheck
 from api.http.problems import ServiceUnavailable, Unauthorized
 from db import api_keys
 from db.engine import make_engine, make_sessions
+from db.support_actions import Actor
 from settings.environment import AuthSettings, service_settings
 from tests.stack import Stack, StackPlace, bearer, make_stack
 
@@ -27,13 +28,13 @@ async def created(stack: Stack, *scopes: str, name: str = "shop", days: float | 
     """Create a key."""
     lasts = None if days is None else timedelta(days=days)
     async with stack.sessions.begin() as db:
-        return await api_keys.create(db, name, scopes or ("service",), lasts=lasts, actor="test")
+        return await api_keys.create(db, name, scopes or ("service",), lasts=lasts, actor=Actor("test"))
 
 
 async def revoked(stack: Stack, which: str) -> None:
     """Revoke a key."""
     async with stack.sessions.begin() as db:
-        await api_keys.revoke(db, which, actor="test")
+        await api_keys.revoke(db, which, actor=Actor("test"))
 
 
 async def called(stack: Stack, key: str, path: str = PATH, method: str = "GET", body: object = None) -> httpx.Response:

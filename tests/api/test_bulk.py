@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from api.body_limit import LARGEST_BATCH
 from api.dependencies import MAX_BATCHES_OF_ONE
+from api.http.problems import Detail
 from tests.stack import Phone, Stack, StackPlace, User, android, eventually, iphone, make_app, make_stack, uncommitted
 from tests.support.dead import dead_task
 
@@ -125,9 +126,9 @@ def body_of(item: dict[str, Any]) -> dict[str, Any]:
 
 
 MALFORMED: dict[str, tuple[Any, str, str]] = {  # the item, the echo of its id, the field that is wrong
-    "null": (None, "", "item"),
-    "a list": ([], "", "item"),
-    "a text": ("start", "", "item"),
+    "null": (None, "", "items[1]"),
+    "a list": ([], "", "items[3]"),
+    "a text": ("start", "", "items[5]"),
     "nothing": ({}, "", "op"),
     "no op": ({"session_id": "a", "user_id": "u"}, "a", "op"),
     "wrong op": ({"session_id": 7, "op": "begin"}, "7", "op"),
@@ -168,6 +169,99 @@ async def test_a_malformed_item_is_its_own_result_and_the_others_are_done(api: S
         name: (echo, field) for name, (_, echo, field) in MALFORMED.items()
     }
     assert {each["status"] for each in found[1::2]} == {422}
+
+
+UNREADABLE = {  # an item as it is sent, the echo of its id, what is wrong
+    "levels of lists": (b'{"session_id": "a", "op": ' + b"[" * 9000 + b"]" * 9000 + b"}", "a", Detail.ITEM_TOO_DEEP),
+    "levels of objects": (b'{"a":' * 9000 + b"1" + b"}" * 9000, "", Detail.ITEM_TOO_DEEP),
+    "thousands of digits": (b'{"session_id": "a", "op": ' + b"9" * 5000 + b"}", "a", Detail.NUMBER_TOO_LONG),
+    "NaN": (b'{"session_id": "a", "op": NaN}', "a", Detail.ITEM_NOT_JSON),
+    "Infinity": (b"-Infinity", "", Detail.ITEM_NOT_JSON),
+    "a word": (b'{"op": undefined, "session_id": "a, [}"}', "a, [}", Detail.ITEM_NOT_JSON),
+    "two numbers in one": (b"01", "", Detail.ITEM_NOT_JSON),
+    "a field twice": (b'{"session_id": "a", "user_id": "u", "user_id": "v"}', "a", Detail.FIELD_TWICE),
+    "a field twice inside": (b'{"labels": {"a": "x", "a": "y"}, "session_id": "a"}', "a", Detail.FIELD_TWICE),
+    "bytes that are not UTF-8": (b'{"session_id": "a\xff", "op": "end"}', "a?", Detail.ITEM_NOT_UTF_8),
+    "half a letter": (b'{"session_id": "a\xc3", "op": "end"}', "a?", Detail.ITEM_NOT_UTF_8),
+    "a surrogate in UTF-8": (b'"\xed\xa0\x80"', "", Detail.ITEM_NOT_UTF_8),
+    "a line break in a text": (b'{"session_id": "a\nb"}', "a\nb", Detail.ITEM_NOT_JSON),
+    "an escape that is none": (b'{"session_id": "a", "op": "\\x"}', "a", Detail.ITEM_NOT_JSON),
+    "half a surrogate": (b'{"session_id": "a", "user_id": "u", "op": "end", "\\ud800": 1}', "a", Detail.ITEM_NOT_UTF_8),
+}  # fmt: skip
+
+
+async def sent(api: Stack, backend: User, path: str, content: bytes) -> httpx.Response:
+    """Send a body as it is."""
+    return await api.http.post(path, content=content, headers=backend.headers | {"Content-Type": "application/json"})
+
+
+@pytest.mark.parametrize(("item", "echo", "detail"), UNREADABLE.values(), ids=UNREADABLE)
+async def test_an_item_that_cannot_be_read_fails_alone(
+    api: Stack, backend: User, item: bytes, echo: str, detail: str
+) -> None:
+    fasts = [json.dumps(start(api.user().user_id)).encode() for _ in range(2)]
+    phones = [json.dumps(register(api.user().user_id, iphone())).encode() for _ in range(2)]
+
+    found = await sent(api, backend, FASTS, b'{"items": [%s, %s ,\n%s]}' % (fasts[0], item, fasts[1]))
+    tokens = await sent(api, backend, TOKENS, b'{"items": [%s,%s,%s]}' % (phones[0], item, phones[1]))
+
+    assert (found.status_code, tokens.status_code) == (200, 200), found.text + tokens.text
+    first, bad, last = found.json()["items"]
+    assert (first["status"], bad["status"], bad["session_id"], last["status"]) == (201, 422, echo, 201)
+    assert (bad["problem"]["field"], bad["problem"]["detail"]) == ("items[1]", detail)
+    assert [each["status"] for each in tokens.json()["items"]] == [200, 422, 200]
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        *(
+            b'{"session_id": "a',
+            b"{",
+            b"}",
+            b"[}",
+            b'{"a" "b"}',
+            b'{"a": 1,}',
+            b"{'a': 'b'}",
+            b"/* x */ {}",
+            b"1 2",
+            b"",
+        ),
+        *(b'{"a": "b"} {}', b'{"a": }', b'"', b"]", b'{"a": x", "b": 1}', b"[" * 9000, b'{"a": NaN'),
+    ],
+)
+async def test_where_it_is_not_certain_where_an_item_ends_nothing_is_done(
+    api: Stack, backend: User, item: bytes
+) -> None:
+    alice = api.user()
+    good = json.dumps(start(alice.user_id)).encode()
+
+    answer = await sent(api, backend, FASTS, b'{"items": [%s, NaN, %s, %s]}' % (good, item, good))
+
+    assert answer.status_code == 422
+    assert answer.json()["field"] in {"items[2]", "body"}
+    assert answer.json()["detail"].endswith("Nothing of the batch was done.")
+    assert (await alice.call("GET", "/v1/fasting-sessions")).json()["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b'{"items": [NaN], "items": []}', "body"),
+        (b'{"items": [NaN], "more": 1}', "body"),
+        (b'{"items": NaN}', "body"),
+        (b'{"items": [NaN]} x', "body"),
+        (b"", "body"),
+        (b"[" * 9000, "body"),
+        (b'{"items": [' + b"NaN," * 500 + b"NaN]}", "items"),
+    ],
+)
+async def test_a_body_that_is_no_batch_is_refused_and_named(api: Stack, backend: User, body: bytes, field: str) -> None:
+    answer = await sent(api, backend, FASTS, body)
+
+    assert (answer.status_code, answer.json()["field"]) == (422, field)
+    stranger = await sent(api, api.user(), FASTS, body)
+    assert stranger.status_code == 403  # before the body is looked through
 
 
 @pytest.mark.parametrize("path", [FASTS, TOKENS])
@@ -294,7 +388,7 @@ async def test_tokens_are_imported_and_each_gets_the_answer_of_its_single_route(
         (register(bob.user_id, android(), environment="sandbox"), (422, "invalid-request", "environment")),
         (register("a\0b", iphone()), (422, "invalid-request", "user_id")),
         (register(bob.user_id, iphone(), installation_id=1), (422, "invalid-request", "installation_id")),
-        ("register", (422, "invalid-request", "item")),
+        ("register", (422, "invalid-request", "items[12]")),
         (register(bob.user_id, iphone(), op="forget"), (422, "invalid-request", "op")),
         (
             {"user_id": alice.user_id, "installation_id": str(several[0].installation_id), "op": "sign_out"},

@@ -1,11 +1,11 @@
 """No answer grows without bound with other people's data: pages are bounded in items and in bytes."""
 
+from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
-from pydantic import TypeAdapter
 from sqlalchemy import text
 
-from api.dependencies import LARGEST_PAGE, cut
+from api.dependencies import LARGEST_PAGE, cut, next_cursor
 from api.streams.log_feed import PAGE
 from db import log
 from tests.stack import Stack, User
@@ -84,15 +84,18 @@ async def test_a_stream_that_catches_up_reads_a_few_large_items_at_a_time_and_al
 
 
 def test_a_page_is_cut_by_items_and_by_bytes_and_has_one_item_at_least() -> None:
-    words: TypeAdapter[str] = TypeAdapter(str)
     half = "x" * (LARGEST_PAGE // 2 - 2)
+    at, ids = datetime.now(UTC), {word: uuid4() for word in ("b", half, half * 3)}
 
-    assert cut(["a", "b", "c"], 2, words) == (["a", "b"], True)
-    assert cut(["a", "b"], 2, words) == (["a", "b"], False)
-    assert cut([half, half, "c"], 50, words) == ([half, half], True)
-    assert cut([half * 3, "b"], 50, words) == ([half * 3], True)
-    assert cut([half * 3], 50, words) == ([half * 3], False)
-    assert cut([], 50, words) == ([], False)
+    def of(words: list[str], limit: int) -> tuple[list[str], str | None]:
+        return cut(words, limit, lambda word: (at, ids[word]))
+
+    assert of(["a", "b", "c"], 2) == (["a", "b"], next_cursor(at, ids["b"]))
+    assert of(["a", "b"], 2) == (["a", "b"], None)
+    assert of([half, half, "c"], 50) == ([half, half], next_cursor(at, ids[half]))
+    assert of([half * 3, "b"], 50) == ([half * 3], next_cursor(at, ids[half * 3]))
+    assert of([half * 3], 50) == ([half * 3], None)
+    assert of([], 50) == ([], None)
 
 
 async def _store(stack: Stack, user: User, room: UUID) -> None:

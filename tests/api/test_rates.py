@@ -105,6 +105,14 @@ def test_services_and_support_have_a_limit_of_their_own() -> None:
     assert granted == {"": 1, "service": 2, "support": 2}
 
 
+def test_a_key_that_is_named_like_somebody_takes_nothing_of_their_limits() -> None:
+    rates = Rates("1/hour", "2/hour")
+    herself = Caller("alice", frozenset({"support"}), NEVER)
+    key = Caller("alice", frozenset({"support"}), NEVER, is_person=False)
+
+    assert [spent(rates, 5, each) for each in (key, herself, key)] == [2, 2, 0]
+
+
 def test_a_limit_of_0_is_none() -> None:
     rates, caller = Rates("0", "0"), Caller("alice", frozenset(), NEVER)
 

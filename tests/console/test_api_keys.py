@@ -4,6 +4,7 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 from db import api_keys
+from db.support_actions import Actor
 from tests.console.visits import Visit, words
 from tests.stack import Stack, eventually
 
@@ -13,7 +14,7 @@ HTML = "<b>&\"'</b>"
 async def make(stack: Stack, name: str, lasts: timedelta | None = None) -> tuple[str, UUID]:
     """Make a key; gives its text and its id."""
     async with stack.sessions.begin() as db:
-        key = await api_keys.create(db, name, ["service"], lasts=lasts, actor="maria")
+        key = await api_keys.create(db, name, ["service"], lasts=lasts, actor=Actor("maria"))
         [made] = [each for each in await api_keys.all_keys(db) if each.name == name]
     return key, made.key_id
 

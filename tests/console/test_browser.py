@@ -10,6 +10,7 @@ from playwright.async_api import Browser, BrowserContext, Page, Route, expect
 
 from api.console.session import COOKIE, PATH
 from commands.sign_in import sign_in_code
+from db.support_actions import Actor
 from tests.console.looks import FAULTS, LOW_CONTRAST
 from tests.console.visits import Visit, engage
 from tests.events.hooks import Hook, hooked
@@ -101,7 +102,9 @@ async def test_a_supporter_finds_a_person_sends_a_test_push_and_mends(
     page = await context.new_page()
 
     await page.goto("/console/")
-    await page.get_by_label("One-time code").fill(await sign_in_code(stack.sessions, "carol", timedelta(minutes=1)))
+    await page.get_by_label("One-time code").fill(
+        await sign_in_code(stack.sessions, Actor("carol"), timedelta(minutes=1))
+    )
     await page.get_by_role("button", name="Sign in", exact=True).click()
     await expect(page.get_by_role("heading", level=1)).to_have_text("Overview")
     [cookie] = await context.cookies()

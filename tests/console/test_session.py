@@ -17,6 +17,7 @@ from api.console.rendering import SCRIPT
 from api.console.session import COOKIE
 from commands.sign_in import sign_in_code
 from db.console_sessions import code_from, read_code
+from db.support_actions import Actor
 from tests.console.visits import Visit, visit, words
 from tests.stack import Stack, bearer, uncommitted
 
@@ -48,7 +49,7 @@ async def test_somebody_signs_in_though_a_row_that_is_over_is_held(stack: Stack,
         await db.execute(text(row + one), {"digest": digest})
 
     async with uncommitted(stack, f"SELECT 1 FROM {table} WHERE digest = :digest FOR UPDATE", digest=digest):
-        code = await sign_in_code(stack.sessions, "carol", timedelta(minutes=5))
+        code = await sign_in_code(stack.sessions, Actor("carol"), timedelta(minutes=5))
         answer = await stack.http.post("/console/sign-in", data={"code": code}, headers=OURS)
 
     assert answer.status_code == 303
@@ -101,7 +102,7 @@ async def test_a_form_of_another_site_is_refused_even_with_the_right_token(
 
 
 async def test_a_sign_in_form_of_another_site_is_refused(stack: Stack) -> None:
-    code = await sign_in_code(stack.sessions, "carol", timedelta(minutes=1))
+    code = await sign_in_code(stack.sessions, Actor("carol"), timedelta(minutes=1))
 
     answer = await stack.http.post("/console/sign-in", data={"code": code}, headers={"sec-fetch-site": "cross-site"})
 
@@ -111,7 +112,7 @@ async def test_a_sign_in_form_of_another_site_is_refused(stack: Stack) -> None:
 
 
 async def test_no_code_is_spent_where_a_browser_would_not_keep_the_sign_in(stack: Stack) -> None:
-    code = await sign_in_code(stack.sessions, "carol", timedelta(minutes=1))
+    code = await sign_in_code(stack.sessions, Actor("carol"), timedelta(minutes=1))
 
     async def sent(**headers: str) -> httpx.Response:
         headers = {"host": "ops.example", "origin": "null"} | headers
@@ -127,7 +128,7 @@ async def test_no_code_is_spent_where_a_browser_would_not_keep_the_sign_in(stack
 
 
 async def test_a_code_signs_in_once_however_it_was_typed(stack: Stack) -> None:
-    code = await sign_in_code(stack.sessions, "carol", timedelta(minutes=1))
+    code = await sign_in_code(stack.sessions, Actor("carol"), timedelta(minutes=1))
     assert re.fullmatch(r"([0-9A-HJKMNP-TV-Z]{4}-){3}[0-9A-HJKMNP-TV-Z]{4}", code)
     typed = f"  {code.lower().replace('-', ' ').replace('0', 'o').replace('1', 'l')} "
 
@@ -152,7 +153,7 @@ async def test_what_no_form_of_ours_sends_is_refused(stack: Stack, carol: Visit)
 
 
 async def test_a_code_ends(stack: Stack) -> None:
-    code = await sign_in_code(stack.sessions, "carol", timedelta(0))
+    code = await sign_in_code(stack.sessions, Actor("carol"), timedelta(0))
 
     assert (await _sign_in(stack, code=code)).status_code == 401
 
@@ -177,8 +178,8 @@ def test_a_code_holds_all_of_its_randomness() -> None:
 
 
 async def test_the_cookie_is_for_the_console_alone_and_out_of_the_reach_of_scripts(stack: Stack) -> None:
-    code = await sign_in_code(stack.sessions, "carol", timedelta(minutes=1))
-    another = await sign_in_code(stack.sessions, "carol", timedelta(minutes=1))
+    code = await sign_in_code(stack.sessions, Actor("carol"), timedelta(minutes=1))
+    another = await sign_in_code(stack.sessions, Actor("carol"), timedelta(minutes=1))
 
     here = await _sign_in(stack, code=code)
     named = await _sign_in(stack, code=another, host="console.example")
@@ -251,7 +252,7 @@ async def test_a_sign_in_ends_by_itself(stack: Stack, carol: Visit) -> None:
 
 
 async def test_the_database_knows_neither_cookie_nor_code(stack: Stack, carol: Visit) -> None:
-    code = await sign_in_code(stack.sessions, carol.user_id, timedelta(minutes=1))
+    code = await sign_in_code(stack.sessions, Actor(carol.user_id), timedelta(minutes=1))
 
     tables = ("console_sessions", "console_codes", "support_actions")
     kept = str([await stack.rows(f"SELECT CAST(t AS text) FROM {table} t") for table in tables])
@@ -280,7 +281,7 @@ async def test_attempts_to_sign_in_from_one_address_are_limited(stack: Stack) ->
     assert statuses[-1] == 429  # one more may pass where a minute begins meanwhile
     assert 0 < int(answers[-1].headers["retry-after"]) <= 60
     assert "Too many requests" in words(answers[-1])
-    code = await sign_in_code(stack.sessions, "carol", timedelta(minutes=1))
+    code = await sign_in_code(stack.sessions, Actor("carol"), timedelta(minutes=1))
     assert (await _sign_in(stack, "10.0.0.2", code=code)).status_code == 429
     assert (await _sign_in(stack, "10.0.0.3", code=code)).status_code == 303
 
@@ -301,7 +302,7 @@ async def test_attempts_to_sign_in_from_one_address_are_limited(stack: Stack) ->
 async def test_after_the_sign_in_one_is_where_one_wanted_to_be_but_nowhere_else(
     stack: Stack, wanted: str, place: str
 ) -> None:
-    code = await sign_in_code(stack.sessions, "carol", timedelta(minutes=1))
+    code = await sign_in_code(stack.sessions, Actor("carol"), timedelta(minutes=1))
 
     answer = await _sign_in(stack, "10.0.0.4", code=code, next=wanted)
 

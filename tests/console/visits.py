@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from api.console.session import COOKIE
 from db import console_sessions
+from db.support_actions import Actor
 from tests.stack import Stack
 
 
@@ -46,7 +47,7 @@ async def visit(stack: Stack, user_id: str | None = None) -> Visit:
     """Sign somebody in, by the shortest way."""
     user_id = user_id or f"supporter-{uuid4()}"
     async with stack.sessions.begin() as db:
-        opened = await console_sessions.open_for(db, user_id, "code")
+        opened = await console_sessions.open_for(db, Actor(user_id), "code")
     return Visit(stack, user_id, opened.value)
 
 

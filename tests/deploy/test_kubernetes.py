@@ -198,7 +198,11 @@ def test_the_metrics_that_scale_workers_are_on_the_page_and_come_from_what_worke
     told = (ROOT / "telemetry" / "fleet_gauges.py").read_text()
     assert "overdue_pushes" in told
     assert "fastbell_fleet_overdue_pushes" in read["externalRules"][0]["seriesQuery"]
+    assert "fastbell_fleet_behind_gate_pushes" in read["externalRules"][0]["metricsQuery"]
+    assert "behind_gate_pushes" in told
     assert "temporal_worker_task_slots_used" in read["rules"][0]["seriesQuery"]
+    for matcher in ('worker_type="ActivityWorker"', 'task_queue=~"push-.+"'):  # the adapter repeats none by itself
+        assert matcher in read["rules"][0]["metricsQuery"]
 
 
 def _text() -> str:

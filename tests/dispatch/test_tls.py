@@ -11,7 +11,12 @@ import trustme
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 
 from dispatch.client import connect
+from dispatch.encryption import why
+from settings.environment import ConfigError
+from tests.servers import free_port
 
+AUTHORITY = "TEMPORAL_TLS_SERVER_CA_CERT_PATH"
+CERTIFICATE, KEY = "TEMPORAL_TLS_CLIENT_CERT_PATH", "TEMPORAL_TLS_CLIENT_KEY_PATH"
 NAME = "temporal.internal"  # in the server's certificate; its address is another
 
 
@@ -79,31 +84,74 @@ async def test_tls_alone_is_served_where_no_certificate_is_asked_for(
 
 
 @pytest.mark.parametrize(
-    "left_out",
+    ("left_out", "reason"),
     [
-        {"TEMPORAL_TLS_CLIENT_CERT_PATH", "TEMPORAL_TLS_CLIENT_KEY_PATH"},
-        {"TEMPORAL_TLS_SERVER_CA_CERT_PATH"},
-        {"TEMPORAL_TLS_SERVER_NAME"},
+        (
+            {"TEMPORAL_TLS_CLIENT_CERT_PATH", "TEMPORAL_TLS_CLIENT_KEY_PATH"},
+            "it asks for TLS, or for another certificate",
+        ),
+        ({"TEMPORAL_TLS_SERVER_CA_CERT_PATH"}, "of an authority that is not trusted; TEMPORAL_TLS_SERVER_CA_CERT_PATH"),
+        ({"TEMPORAL_TLS_SERVER_NAME"}, "for another name; TEMPORAL_TLS_SERVER_NAME says which"),
     ],
     ids=["no certificate", "an authority of nobody we know", "another name"],
 )
-async def test_each_setting_is_needed(
+async def test_each_setting_is_needed_and_named_where_it_is_missing(
     authorities: tuple[trustme.CA, trustme.CA],
     files: Callable[[trustme.CA], Mapping[str, str]],
     encrypted: str,
     left_out: set[str],
+    reason: str,
 ) -> None:
     settings = {name: value for name, value in files(authorities[0]).items() if name not in left_out}
 
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError) as raised:
         await _namespace(encrypted, {**settings, "TEMPORAL_TLS": "true"})
+    assert reason in why(raised.value)
 
 
 async def test_a_certificate_of_another_authority_is_refused(
     authorities: tuple[trustme.CA, trustme.CA], files: Callable[[trustme.CA], Mapping[str, str]], encrypted: str
 ) -> None:
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError) as raised:
         await _namespace(encrypted, files(authorities[1]))
+    assert "TEMPORAL_TLS_CLIENT_CERT_PATH" in why(raised.value)
+
+
+async def test_why_there_is_no_connection_is_told(temporal: str, files: Callable[..., Mapping[str, str]]) -> None:
+    settings = files(trustme.CA())
+    for address, reason in ((temporal, "does not speak TLS"), (f"127.0.0.1:{free_port()}", "nobody listens")):
+        with pytest.raises(RuntimeError) as raised:
+            await _namespace(address, settings)
+        assert reason in why(raised.value)
+    assert why(RuntimeError("what nobody knows: secret")) == "RuntimeError"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"TEMPORAL_TLS": "ture"}, "TEMPORAL_TLS must be true or false"),
+        ({"TEMPORAL_TLS_SERVER_NAME": "two words"}, "TEMPORAL_TLS_SERVER_NAME must be the name of a host"),
+        ({"TEMPORAL_API_KEY": "hush\nhush"}, "TEMPORAL_API_KEY must be one word of ASCII characters"),
+        ({KEY: ""}, f"{CERTIFICATE} and {KEY} belong together"),
+        ({CERTIFICATE: ""}, f"{CERTIFICATE} and {KEY} belong together"),
+        ({AUTHORITY: "README.md"}, f"{AUTHORITY} names a file without certificates in PEM form: README.md"),
+        ({CERTIFICATE: "README.md"}, f"{CERTIFICATE} names a file without certificates in PEM form: README.md"),
+        ({KEY: "README.md"}, f"{KEY} names a file without a private key in PEM form"),
+        ({KEY: "another"}, f"{KEY} names the key of another certificate than {CERTIFICATE}"),
+        ({CERTIFICATE: "/no/such"}, f"{CERTIFICATE} names a file that cannot be read: No such file or directory"),
+    ],
+)
+async def test_what_cannot_be_used_stops_the_start_with_one_sentence(
+    files: Callable[[trustme.CA], Mapping[str, str]], tmp_path: Path, change: Mapping[str, str], sentence: str
+) -> None:
+    settings = {**files(trustme.CA()), **change}
+    if settings[KEY] == "another":
+        settings[KEY] = str(tmp_path / "another.pem")
+        trustme.CA().issue_cert("other.internal").private_key_pem.write_to_path(tmp_path / "another.pem")
+
+    with pytest.raises(ConfigError, match=rf"^{sentence}[^\n]*\.$") as raised:
+        await connect(lazy=True, environ={"TEMPORAL_ADDRESS": "127.0.0.1:7233", **settings})
+    assert "hush" not in str(raised.value)
 
 
 async def _namespace(address: str, settings: Mapping[str, str]) -> str:

@@ -272,7 +272,10 @@ async def test_an_authority_for_temporal_that_is_no_certificate(examine: Examine
 
     assert [found for _, _, found in lines] == [
         f"TEMPORAL_TLS_SERVER_CA_CERT_PATH: {tmp_path}/ca.pem holds no certificate (ValueError)",
-        "cannot be reached, so nothing there was checked (RuntimeError)",
+        (
+            "cannot be reached, so nothing there was checked"
+            f" (TEMPORAL_TLS_SERVER_CA_CERT_PATH names a file without certificates in PEM form: {tmp_path}/ca.pem)"
+        ),
     ]
 
 

@@ -1,5 +1,6 @@
 """A presentation file: what it changes, what it leaves, and what is refused with one sentence."""
 
+import json
 from uuid import UUID
 
 import pytest
@@ -213,6 +214,26 @@ ROWS = {
     ),
     "[texts.en.message]\nbody.other = 'x'": "texts.en.message.body has plural forms, and no {left} to choose one by",
     "[texts.en.reminder]\nbody = ''": "texts.en.reminder.body must have 1 to 1000 characters",
+    f"[texts.en.reminder]\nbody = '{'x' * 1001}'": "texts.en.reminder.body must have 1 to 1000 characters",
+    "[texts.en.reminder]\nbody = ' \u00a0\u2003'": "texts.en.reminder.body has only blanks",
+    "[texts.en.reminder]\ntitle = '\u200b\ufeff\u2800\u3164'": "texts.en.reminder.title has only blanks",
+    "[reminder]\nsound = ' '": "reminder.sound has only blanks",
+    '[texts.en.reminder]\ntitle = "a\\u2028b"': (
+        "texts.en.reminder.title has control characters, or such that turn the direction of writing"
+    ),
+    "[texts.en.reminder]\nbody = '{left:{label.name}}'": (
+        "texts.en.reminder.body: {left} is not a placeholder of this text; known are {left} and {label.NAME}"
+    ),
+    "[texts.en.reminder]\nbody = '{label.name[0]}'": (
+        "texts.en.reminder.body: {label.name[0]} is not a placeholder of this text; known are {left} and {label.NAME}"
+    ),
+    "[texts.en.reminder]\nbody.one = 1\nbody.other = 'x'": "texts.en.reminder.body.one must be a text in quotes",
+    "[texts.und.reminder]": "texts: 'und' is not a locale such as en, pt-BR or zh-Hant",
+    "[texts.english.reminder]": "texts: 'english' is not a locale such as en, pt-BR or zh-Hant",
+    "[texts.'en US'.reminder]": "texts: 'en US' is not a locale such as en, pt-BR or zh-Hant",
+    "default_locale = ['en']": "default_locale: \"['en']\" is not a locale such as en, pt-BR or zh-Hant",
+    "'' = 1": "'' is not a key; known are badge, default_locale, link, message, reminder, test, texts",
+    "badge = 'none'\nbadge = 'unread'\n": "it is not TOML: Cannot overwrite a value (at line 2, column 17)",
     '[texts.en.reminder]\nbody = "a\\u202eb"': (
         "texts.en.reminder.body has control characters, or such that turn the direction of writing"
     ),
@@ -246,6 +267,22 @@ LINKS = [
     "intent://{path}",
     "teatime://{path}/a b",
     "teatime://{path}/\u202e",
+    "teatime://{path}\n",
+    "\nteatime://{path}",
+    "java\tscript://{path}",
+    "JavaScript://x/{path}",
+    "javascript:alert(1)//{path}",
+    "livescript://{path}",
+    "filesystem://{path}",
+    "mailto://{path}",
+    "tel://{path}",
+    "itms-apps://{path}",
+    "https://tea.example:99999/{path}",
+    "https://tea.example:0/{path}",
+    "https://tea..example/{path}",
+    "https://./{path}",
+    "https://@tea.example/{path}",
+    "{{path}}://{path}",
     f"teatime://{'x' * 300}{{path}}",
 ]
 
@@ -261,7 +298,7 @@ def test_what_cannot_be_is_refused_with_the_key(content: str) -> None:
 @pytest.mark.parametrize("link", LINKS)
 def test_a_link_that_leads_elsewhere_is_refused(link: str) -> None:
     with pytest.raises(UnusablePresentation, match=r"^link (must|has)"):
-        presentation(f"link = '{link}'".encode())
+        presentation(f"link = {json.dumps(link)}".encode())
 
 
 @pytest.mark.parametrize(
@@ -271,6 +308,21 @@ def test_a_custom_scheme_or_a_universal_link_is_taken(link: str) -> None:
     found = presentation(f"link = '{link}'".encode())
 
     assert found.url(Kind.MESSAGE, ID) == link.replace("{path}", f"conversations/{ID}")
+
+
+def test_a_mark_that_an_editor_put_in_front_is_no_part_of_a_file() -> None:
+    assert presentation(b"\xef\xbb\xbf" + TEA.encode()) == presentation(TEA.encode())
+
+
+def test_where_a_plural_form_is_missing_the_other_one_stands_in() -> None:
+    file = "[texts.ru.reminder]\nbody.one = 'one {left}'\nbody.other = 'other {left}'"
+
+    assert [reminder(file, "ru", minutes).body for minutes in (1, 3, 5, 21)] == [
+        "one 1 минута",
+        "other 3 минуты",
+        "other 5 минут",
+        "one 21 минута",
+    ]
 
 
 def test_bytes_that_are_no_text_are_refused() -> None:

@@ -127,6 +127,9 @@ def test_a_locale_falls_back_by_bcp_47_and_keeps_its_script(locale: str | None, 
         ("ar", 60, "ساعة", "one"),
         ("ar", 120, "ساعتان", "two"),
         ("ja", 0, "0 分", "other"),
+        ("ja", 125, "2 時間 5 分", "other"),  # one blank for all
+        ("ko", 125, "2시간 5분", "other"),
+        ("zh-Hans", 125, "2小时5分钟", "other"),
         ("xx", 5, "5 minutes", "other"),
     ],
 )

@@ -10,6 +10,7 @@ from sqlalchemy import String
 
 from db import api_keys, erasing
 from db.models.table import Table
+from db.support_actions import Actor
 from tests.erasure.leaving import done, erased, holding, leave, path_of, workflows_about
 from tests.kept import kept_of
 from tests.stack import Phone, Stack, User, android, eventually, iphone
@@ -140,7 +141,7 @@ async def test_a_supporter_who_leaves_is_not_named_by_what_they_did(stack: Stack
 
 async def test_a_user_who_was_named_like_an_api_key_leaves_the_key_as_it_is(stack: Stack, alice: User) -> None:
     async with stack.sessions.begin() as db:
-        key = await api_keys.create(db, alice.user_id, ["service"], lasts=None, actor=alice.user_id)
+        key = await api_keys.create(db, alice.user_id, ["service"], lasts=None, actor=Actor(alice.user_id))
     await alice.register(iphone())
 
     erasure_id = await erased(stack, alice.user_id)

@@ -97,6 +97,35 @@ def test_every_language_writes_all_that_the_page_can_show(language: str) -> None
     assert speech(language).words.title in page
 
 
+@pytest.mark.parametrize(
+    ("language", "sentence"),
+    [
+        ("pl", "Niedz., 25 paź od 10:00 do 12:00 powiadomienia pojawiają się bez dźwięku."),
+        ("sv", "Sön 25 okt. från 10:00 till 12:00 visas notiser utan ljud."),
+        ("es", "El dom, 25 oct, de 10:00 a 12:00, las notificaciones se muestran sin sonido."),
+    ],
+)
+def test_a_sentence_begins_with_a_capital_also_where_a_day_begins_it(language: str, sentence: str) -> None:
+    [night] = nights(QuietHours(time(10), time(12), None), ["Europe/Vienna"], datetime(2026, 10, 25, 1, tzinfo=UTC))
+
+    assert Phrases(speech(language), datetime(2026, 10, 23, 9, tzinfo=UTC)).night(night, QuietMode.SILENT) == sentence
+
+
+def test_what_was_a_moment_ago_lies_in_the_past() -> None:
+    english = Phrases(speech("en"), NOW)
+
+    assert [english.ago(NOW + timedelta(seconds=each)) for each in (5, 0, -30, -90)] == ["1 minute ago"] * 3 + [
+        "2 minutes ago"
+    ]
+
+
+def test_french_signs_stay_with_their_word() -> None:
+    for each in fields(PageWords):
+        assert not re.search(r"(?<![\u00a0\u202f\d])[:;?!»]|(?<=«)(?!\u00a0)", getattr(CATALOGUE["fr"], each.name)), (
+            each.name
+        )
+
+
 def test_reminders_are_reported_with_the_fast_that_they_hit() -> None:
     ends = datetime(2026, 10, 24, 17, tzinfo=UTC)
 

@@ -9,6 +9,7 @@ from sqlalchemy import text
 from temporalio.exceptions import ApplicationError
 
 from db import token_error_cutoffs
+from db.support_actions import Actor
 from domain.push import PlannedSend, TaskState
 from domain.reminders import message_id
 from fleet.heartbeat import Heartbeat, HeartbeatTimings
@@ -117,7 +118,7 @@ async def test_under_the_cutoff_no_phone_is_blamed_and_nothing_is_promised_that_
         _, listed, _ = await run(without_worker, "dead", "list", "--user", await _user_id(without_worker, dead))
         brake_id = await engaged_cutoff(without_worker, "apns")
         async with without_worker.sessions.begin() as db:
-            assert await token_error_cutoffs.release(db, brake_id, "ann")
+            assert await token_error_cutoffs.release(db, brake_id, Actor("ann"))
             await db.execute(_NEXT_LOOK, {"id": late.task_id})
         after, resumed = await _timeline(without_worker, dead), await _timeline(without_worker, late)
 

@@ -12,6 +12,7 @@ import structlog
 from temporalio.exceptions import ApplicationError
 
 from db import device_tokens, token_error_cutoffs
+from db.support_actions import Actor
 from domain.mass_failure import MassFailure, Threshold
 from domain.push import Environment, PlannedSend, Provider, Route, TaskState
 from fleet.heartbeat import HeartbeatTimings
@@ -97,7 +98,7 @@ async def test_a_mistake_that_hits_every_device_deactivates_none_and_a_resume_dr
         draining = asyncio.gather(*(mended.send(due) for due in all_due if due.task_id in pending))
         async with without_worker.sessions.begin() as db:
             cutoff_id = await engaged_cutoff(without_worker, phones[0].provider)
-            assert await token_error_cutoffs.release(db, cutoff_id, "ann")
+            assert await token_error_cutoffs.release(db, cutoff_id, Actor("ann"))
         assert {sent.state for sent in await draining} == {TaskState.ACCEPTED}
     assert await active_tokens(without_worker, all_due) == MANY
 
@@ -147,7 +148,7 @@ async def test_one_user_never_engages_it_however_many_tokens_they_invent_nor_aft
         waiting = [asyncio.create_task(worker.send(due)) for due in refused[1]]
         await eventually(lambda: _waits(without_worker, refused[1][0].task_id))
         async with without_worker.sessions.begin() as db:
-            assert await token_error_cutoffs.release(db, await engaged_cutoff(without_worker, "apns"), "ann")
+            assert await token_error_cutoffs.release(db, await engaged_cutoff(without_worker, "apns"), Actor("ann"))
         await asyncio.gather(*waiting)
         [sent] = await worker.send_all(await due_now(without_worker, [iphone()]))
         await worker.send_all(refused[2])
@@ -346,7 +347,7 @@ async def test_all_workers_learn_of_a_cutoff_and_of_its_end(without_worker: Stac
         await eventually(lambda: _waits(without_worker, other.task_id))
         assert len(simulator.requests) == called
         async with without_worker.sessions.begin() as db:
-            assert (await resume(db, await engaged_cutoff(without_worker, "apns"), "ann")).resumed_by == "ann"
+            assert (await resume(db, await engaged_cutoff(without_worker, "apns"), Actor("ann"))).resumed_by == "ann"
 
         assert (await sending).state is TaskState.ACCEPTED
     [deed] = await without_worker.rows(

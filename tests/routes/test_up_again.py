@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from temporalio.exceptions import ApplicationError
 
 from db import token_error_cutoffs
+from db.support_actions import Actor
 from domain.back_off import BackOff
 from domain.mass_failure import MassFailure
 from domain.push import Environment, Provider, Route, TaskState
@@ -125,7 +126,7 @@ async def test_a_reminder_that_waits_at_a_stopped_route_is_shown_soon_after_the_
         await asyncio.sleep(5 * LOOKS)  # looks in vain a few times first; fewer prove less and fail nothing
         async with without_worker.sessions.begin() as db:
             [cutoff] = (await token_error_cutoffs.engaged(db)).values()
-            assert await token_error_cutoffs.release(db, cutoff.id, "carol")
+            assert await token_error_cutoffs.release(db, cutoff.id, Actor("carol"))
         async with asyncio.timeout(SOON):
             await sending
 

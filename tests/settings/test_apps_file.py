@@ -76,7 +76,7 @@ def test_apps_are_read_whole_and_paths_start_where_the_file_is(file: Path, simul
     [
         ("", "APPS_FILE names no app; docs/apps.md shows one."),
         ("[fast", "APPS_FILE is not TOML: Expected ']' at the end of a table declaration (at end of document)."),
-        ("encrypted = true", "APPS_FILE: encrypted stands outside of an app's table; docs/apps.md shows one."),
+        ("encrypted = true", "APPS_FILE: encrypted is outside of an app's table; docs/apps.md shows one."),
         ("[fast]", "APPS_FILE, app fast: has neither an apns nor an fcm table."),
         (
             f'["my app".fcm]\n{FCM}',
@@ -86,7 +86,7 @@ def test_apps_are_read_whole_and_paths_start_where_the_file_is(file: Path, simul
             f"[com.example.fast.fcm]\n{FCM}",
             (
                 "APPS_FILE, app com: example is not a setting; known are apns, fcm, encrypted, presentation."
-                ' An app_id with dots stands in quotes: ["com.example.app"].'
+                ' Put an app_id with dots in quotes: ["com.example.app"].'
             ),
         ),
         (f"[fast.apns]\n{APNS}topics = 1", "APPS_FILE, app fast: apns.topics is not a setting; did you mean topic?"),

@@ -40,6 +40,24 @@ def test_a_good_file_is_called_so_with_what_it_leaves_out(file: Path, capsys: py
     assert capsys.readouterr().out == f"{SHIPPED} can be used.\n"
 
 
+def test_plural_forms_that_a_locale_lacks_or_does_not_have_are_named(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text(
+        "[texts.ru.reminder]\nbody.one = '{left}'\nbody.other = '{left}'\n"
+        "[texts.en.reminder]\nbody.zero = '0'\nbody.one = '1'\nbody.other = '{left}'\n"
+        "[texts.ja.reminder]\nbody = '{left}'\n"
+    )
+
+    assert main(["presentation", "check", str(file)]) == 0
+
+    lacking = "texts.ru.reminder.body.few, texts.ru.reminder.body.many"
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        f"Plural forms that are not in it, so `other` stands in: {lacking}.",
+        "Plural forms that these locales do not have, so they are never shown: texts.en.reminder.body.zero.",
+    ]
+
+
 @pytest.mark.parametrize("action", ["check", "preview"])
 def test_a_wrong_file_is_one_sentence(file: Path, action: str, capsys: pytest.CaptureFixture[str]) -> None:
     file.write_text("[texts.en.reminder]\nbody = '{lable.name}'")

@@ -12,6 +12,7 @@ from db import device_tokens as tokens
 from db import log as logs
 from db import orphans, push_tasks, withheld_pushes
 from db.push_tasks import Update
+from db.support_actions import Actor
 from db.withheld_pushes import About
 from domain.kinds import Kind
 from domain.push import TaskState
@@ -78,7 +79,7 @@ async def test_a_redrive_and_a_revival_forget_the_end(stack: Stack, alice: User,
     phone = iphone()
     [redriven], [revived] = await dead_task(alice, iphone()), await dead_task(bob, phone)
     async with stack.sessions.begin() as db:
-        await redrives.redrive(db, redriven, "carol")
+        await redrives.redrive(db, redriven, Actor("carol"))
         unregistered = text("UPDATE push_tasks SET state = 'unregistered' WHERE task_id = :id")
         await db.execute(unregistered, {"id": revived})
         [device] = await tokens.active_for_user(db, bob.user_id)

@@ -14,6 +14,7 @@ from sqlalchemy import text
 from api.dependencies import MAX_WATCHERS
 from db import api_keys, device_tokens, support_actions
 from db.device_tokens import Registration
+from db.support_actions import Actor
 from domain.housekeeping import owning_workflow_ids
 from domain.kinds import Kind
 from domain.problems import LimitReached
@@ -108,7 +109,7 @@ async def test_a_service_sends_one_to_a_user_and_reads_what_became_of_it(
     phone = iphone()
     await alice.register(phone)
     async with stack.sessions.begin() as db:
-        key = await api_keys.create(db, "shop", ["service"], lasts=None, actor="test")
+        key = await api_keys.create(db, "shop", ["service"], lasts=None, actor=Actor("test"))
     shop = User(stack, "shop", {"Authorization": f"Bearer {key}"})
 
     told = await settled(shop, await sent(shop, alice.user_id))
@@ -147,7 +148,7 @@ async def test_its_fate_is_reported_as_it_happens(stack: Stack, simulator: Simul
 async def test_so_many_watch_at_once_and_whoever_leaves_makes_room(stack: Stack, alice: User, carol: User) -> None:
     await alice.register(android())
     async with stack.sessions.begin() as db:
-        waits = await test_pushes.send(db, TestPushRequest(alice.user_id), carol.user_id)
+        waits = await test_pushes.send(db, TestPushRequest(alice.user_id), Actor(carol.user_id))
         later = "UPDATE outbox SET next_attempt_at = now() + interval '1 minute' WHERE subject_id = :id"
         await db.execute(text(later), {"id": waits.test_push_id})
     path, headers = f"{FATES}/{waits.test_push_id}", carol.headers | {"Accept": "text/event-stream"}
@@ -196,7 +197,7 @@ async def test_a_phone_that_changes_hands_before_the_send_is_not_told(
     await alice.register(phone)
 
     async with stack.sessions.begin() as db:  # planned and transferred before any worker can see it
-        planned = await test_pushes.send(db, TestPushRequest(alice.user_id), carol.user_id)
+        planned = await test_pushes.send(db, TestPushRequest(alice.user_id), Actor(carol.user_id))
         await device_tokens.register(
             db, bob.user_id, phone.installation_id, Registration(Provider.APNS, phone.token, Environment.PRODUCTION)
         )
@@ -254,12 +255,12 @@ async def test_a_person_is_tested_a_few_times_a_minute_at_most(
     minute = "UPDATE push_tasks SET created_at = created_at - interval '1 minute' WHERE user_id = :id"
     async with stack.sessions.begin() as db:
         await db.execute(text(minute), {"id": alice.user_id})
-        await test_pushes.send(db, TestPushRequest(alice.user_id), carol.user_id)
+        await test_pushes.send(db, TestPushRequest(alice.user_id), Actor(carol.user_id))
     async with stack.sessions() as db:
         for _ in range(MAX_PER_MINUTE - 1):
-            await test_pushes.send(db, TestPushRequest(alice.user_id), carol.user_id)
+            await test_pushes.send(db, TestPushRequest(alice.user_id), Actor(carol.user_id))
         with pytest.raises(LimitReached):
-            await test_pushes.send(db, TestPushRequest(alice.user_id), carol.user_id)
+            await test_pushes.send(db, TestPushRequest(alice.user_id), Actor(carol.user_id))
 
 
 def test_the_sweep_knows_who_sends_it() -> None:

@@ -1759,7 +1759,7 @@ export interface components {
         };
         /**
          * ImportItem
-         * @description A device token from another sender. What phones have told us since, this leaves as it is.
+         * @description A device token from another sender. It changes nothing that a phone has said since.
          */
         ImportItem: {
             /** @description The push provider: Apple's APNs or Google's FCM. */
@@ -11963,7 +11963,7 @@ export interface operations {
              * @description Conflict.
              *
              *     - `being-erased`: All data of the person is being deleted. Try again when the erasure is done.
-             *     - `brake-resumed`: Somebody has already resumed this route.
+             *     - `brake-resumed`: Another operator has already resumed this route.
              */
             409: {
                 headers: {
