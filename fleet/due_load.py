@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 MAX_DELAY = 2.0  # seconds, of a report
-MAX_RECORD_DELAY = 0.3  # seconds
+MAX_RECORD_DELAY = 0.5  # seconds
 MANY = 100  # sends that are due; while there are fewer, outcomes are recorded at once
 NEAR = 3.0  # seconds
 
