@@ -9,7 +9,7 @@ from uvicorn.config import STARTUP_FAILURE
 from api.app import create_app
 from api.http.connection import allow_connections, bind, connection_of
 from api.streams.open_streams import DEFAULT_STREAM_LIMITS, OpenStreamLimits
-from dispatch.client import connection, converter, leave, metered_runtime
+from dispatch.client import check_settings, leave, metered_runtime
 from settings import logs
 from settings.environment import ConfigError, auth_settings, limit_settings, service_settings, tracing_settings
 from telemetry import tracing
@@ -22,8 +22,7 @@ def main() -> None:
     try:
         settings, auth = service_settings(), auth_settings()
         logs.configure(settings.log_format, settings.log_level)
-        connection()  # a wrong setting is one sentence here; later, as the app starts, it would be a traceback
-        converter()
+        check_settings()  # a wrong one is one sentence here; later, as the app starts, it would be a traceback
         limits, streams = limit_settings(), allow_connections(DEFAULT_STREAM_LIMITS.max_streams)
         if endpoint := tracing_settings().endpoint:
             tracing.start(tracing_settings().otel_service_name or "fastbell-api", endpoint)

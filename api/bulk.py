@@ -180,10 +180,7 @@ async def change_fasting_sessions(
 
 
 @router.post(
-    "/device-tokens/batch",
-    tags=["device tokens"],
-    responses=responses("not-allowed"),
-    response_model_exclude_none=True,
+    "/device-tokens/batch", tags=["device tokens"], responses=responses("not-allowed"), response_model_exclude_none=True
 )
 async def change_device_tokens(
     body: TokenBatch, caller: ServiceCaller, writes: RowWrites, apps: AllowedApps, running: RunningBatches

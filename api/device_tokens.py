@@ -134,11 +134,7 @@ class DeviceTokenList(BaseModel):
     responses=responses("installation-taken", "ticket-spent", "registration-outdated", "being-erased"),
 )
 async def register_device_token(
-    installation_id: UUID,
-    body: RegistrationIn,
-    caller: UserCaller,
-    writes: RowWrites,
-    apps: AllowedApps,
+    installation_id: UUID, body: RegistrationIn, caller: UserCaller, writes: RowWrites, apps: AllowedApps
 ) -> ShownToken:
     """Make this the active token of the caller's installation, and of no other. Missed pushes are then sent.
 

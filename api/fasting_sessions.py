@@ -89,11 +89,7 @@ class SessionList(BaseModel):
     | {200: {"model": SessionOut}},
 )
 async def start_fasting_session(
-    session_id: UUID,
-    body: StartIn,
-    caller: UserCaller,
-    services: AllServices,
-    response: Response,
+    session_id: UUID, body: StartIn, caller: UserCaller, services: AllServices, response: Response
 ) -> SessionOut:
     """Start a fast under an id that the caller chooses.
 

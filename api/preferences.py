@@ -177,11 +177,7 @@ async def apply(
 
 
 async def _update(
-    user_id: str,
-    change: Callable[[Preferences], Mapping[str, Any]],
-    if_match: str | None,
-    writes: Writes,
-    relay: Relay,
+    user_id: str, change: Callable[[Preferences], Mapping[str, Any]], if_match: str | None, writes: Writes, relay: Relay
 ) -> Preferences:
     revs = _matching(if_match)
 

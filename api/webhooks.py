@@ -16,7 +16,7 @@ from db import webhook_deliveries, webhooks
 from db.outbox import OutboxEntry
 from db.webhook_deliveries import MAX_REDRIVEN
 from domain.events import EventType
-from domain.problems import Conflict, InvalidField, NotFound
+from domain.problems import Conflict, InvalidField
 from domain.webhooks import LONGEST_URL, DeliveryState
 from webhooks.addresses import check_url
 
@@ -116,11 +116,7 @@ class RedriveOut(BaseModel):
     | {201: {"model": WebhookWithSecret, "description": "Created, with its secret."}},
 )
 async def put_webhook(
-    webhook_id: UUID,
-    body: WebhookIn,
-    _: ServiceCaller,
-    services: AllServices,
-    response: Response,
+    webhook_id: UUID, body: WebhookIn, _: ServiceCaller, services: AllServices, response: Response
 ) -> WebhookWithSecret:
     """Create a webhook, or change its address or types. A new one, and one that was disabled, starts at now.
 
@@ -200,8 +196,7 @@ async def rotate_webhook_secret(
 async def list_webhook_deliveries(webhook_id: UUID, _: ServiceCaller, page: Paged, sessions: Database) -> DeliveryList:
     """List a webhook's deliveries, the latest first."""
     async with sessions() as db:
-        if not await webhooks.shown(db, webhook_id):
-            raise NotFound(_KIND)
+        await webhooks.one(db, webhook_id)
         rows = await webhook_deliveries.log_of(db, webhook_id, page.after, page.limit + 1)
     found = [DeliveryOut.model_validate(row) for row in rows]
     items, following = cut(found, page.limit, lambda each: (each.created_at, each.id))
@@ -226,15 +221,10 @@ async def redrive_webhook_deliveries(
 
 async def _shown(sessions: Database, webhook_id: UUID, secret: str | None = None) -> WebhookWithSecret:
     async with sessions() as db:
-        rows = await webhooks.shown(db, webhook_id)
-    if not rows:
-        raise NotFound(_KIND)
-    return WebhookWithSecret.model_validate(rows[0]).model_copy(update={"secret": secret})
+        found = await webhooks.one(db, webhook_id)
+    return WebhookWithSecret.model_validate(found).model_copy(update={"secret": secret})
 
 
 async def _check_enabled(db: AsyncSession, webhook_id: UUID) -> None:
-    rows = await webhooks.shown(db, webhook_id)
-    if not rows:
-        raise NotFound(_KIND)
-    if rows[0].state == "disabled":
+    if (await webhooks.one(db, webhook_id)).state == "disabled":
         raise Conflict("webhook-disabled", Detail.WEBHOOK_DISABLED)

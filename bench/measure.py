@@ -45,6 +45,7 @@ class Figures:
     early: int
     refused: int
     cpu: Mapping[str, float]  # by part, from the first call to the last workflow's end
+    arming_cpu: Mapping[str, float]  # of that, while they are armed
     last_moment: float  # seconds: from one second before the due instant until the last push was received
     last_moment_cpu: Mapping[str, float]
     others: float  # share of the machine that everything else used in the last moment
@@ -114,7 +115,8 @@ def _figures(run: _Run) -> Figures:
     last_moment = run.usage.cpu_between(since, until)
     others = last_moment.pop("others")
     whole = run.usage.cpu_between(run.began, run.ended)
-    del whole["others"]
+    arming = run.usage.cpu_between(since - run.arm_window, since) if run.arm_window else dict.fromkeys(whole, 0.0)
+    del whole["others"], arming["others"]
     per_reminder = 1000 / len(run.crowd)
     return Figures(
         arm_window=run.arm_window,
@@ -130,6 +132,7 @@ def _figures(run: _Run) -> Figures:
         early=sum(instant < run.due for instant in instants),
         refused=run.arrivals.refused,
         cpu={part: seconds * per_reminder for part, seconds in whole.items()},
+        arming_cpu={part: seconds * per_reminder for part, seconds in arming.items()},
         last_moment=until - since,
         last_moment_cpu={part: seconds * per_reminder for part, seconds in last_moment.items()},
         others=others / (until - since) / run.cores,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 
 DAY, MONTH = 86_400, 30  # seconds, days
 BUSY = 0.6  # of a core, at the busiest moment: what is left absorbs a lost process and a bad minute
+_DIVISORS = {"late", "burst", "arm_window", "transitions_per_shard"}
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
 
 
@@ -22,10 +23,11 @@ class Load:
     reminders: float = 1  # of a fast
     phones: float = 1.3  # of a user
     messages: float = 0.2  # that a user receives, a day
-    calls: float = 6  # a day and user, besides those that start a fast: register, sync, read, end
+    calls: float = 6  # a day and user, besides those that start a fast: register, sync, read, write, end
     peak: float = 4  # the busiest hour, compared with the mean of the day
     together: float = 0.02  # the share of a day's reminders that is due at one instant, such as 18:00
     kept: float = 30  # days that finished data is kept (RETENTION_DAYS)
+    kept_messages: float = 90  # days that messages are kept (LOG_RETENTION_DAYS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,10 @@ class Costs:
     database_reminder: float = 6.0
     temporal_reminder: float = 50.0  # a server on PostgreSQL, all services
     further_phone: float = 0.3  # the share of worker and Temporal that one phone more costs
+    arm_window: float = 60.0  # seconds in which those due at one instant are armed (ARM_WINDOW)
+    worker_arming: float = 12.0  # of worker_reminder, what arming takes
+    temporal_arming: float = 18.0  # of temporal_reminder
+    database_burst: float = 0.29  # of database_reminder, at the due instant
     burst: float = 1_500  # reminders a second, by one worker process, that were armed before
     late: float = 5.0  # seconds that the last of a burst may be late
     actions: float = 4  # Cloud's, of a reminder with one phone
@@ -46,9 +52,12 @@ class Costs:
     transitions: float = 10  # state transitions of Temporal, of a reminder
     transitions_per_shard: float = 5  # a second
     row_fast: float = 5.8  # KB in PostgreSQL, of a fast with one push, its indexes included
+    row_message: float = 3.0  # KB, of a message with one push, its indexes and events included
     row_user: float = 1.5  # KB, of a user with phones and preferences
     history: float = 32.0  # KB in Temporal's database, of a sleeping or finished fast
+    history_message: float = 23.0  # KB, of a message's handoff
     history_days: float = 3  # that Temporal keeps it (TEMPORAL_RETENTION)
+    connections: float = 11  # of a process to PostgreSQL, at most: DATABASE_POOL_SIZE, and one to listen
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +69,7 @@ class Needs:
     burst: float  # reminders due at one instant
     api: int  # processes, one core each
     workers: int  # processes, one core each
+    connections: int  # to PostgreSQL
     database_cores: int
     database_size: float  # GB, with history as long as it is kept
     temporal_cores: int
@@ -71,28 +81,36 @@ class Needs:
 def needs(users: int, load: Load, costs: Costs) -> Needs:
     """Compute what so many users need."""
     starts = users * load.fasts * load.peak / DAY
-    reminders = starts * load.reminders
+    pushes = starts * load.reminders + users * load.messages * load.peak / DAY
     further = max(load.phones - 1, 0.0)
     phones = 1 + further * costs.further_phone
-    api = starts * costs.api_start + users * load.calls * load.peak / DAY * costs.api_call
-    pushes = reminders + users * load.messages * load.peak / DAY
-    burst = users * load.fasts * load.reminders * load.phones * load.together
-    of_burst = burst / (costs.burst * costs.late)
-    temporal = pushes * costs.temporal_reminder * phones
-    fasts = users * load.fasts
+    together = users * load.fasts * load.reminders * load.together
+    burst, armed = together * load.phones, together * phones / costs.arm_window  # pushes, and reminders a second
+    api = _processes(starts * costs.api_start + users * load.calls * load.peak / DAY * costs.api_call)
+    workers = max(
+        _processes(pushes * phones * costs.worker_reminder),
+        _cores(armed * costs.worker_arming),
+        math.ceil(burst / costs.burst / costs.late),
+    )
+    fasts, messages = users * load.fasts, users * load.messages
     actions = costs.actions + further * costs.actions_further_phone
+    finished = fasts * load.kept * costs.row_fast + messages * load.kept_messages * costs.row_message
+    histories = fasts * (1 + costs.history_days) * costs.history + messages * costs.history_days * costs.history_message
     return Needs(
         users=users,
         starts=starts,
         burst=burst,
-        api=_processes(api),
-        workers=max(_processes(pushes * costs.worker_reminder * phones), math.ceil(of_burst)),
-        database_cores=max(2, math.ceil(pushes * costs.database_reminder / 1000 / BUSY)),
-        database_size=(fasts * load.kept * costs.row_fast * load.phones + users * costs.row_user) / 1e6,
-        temporal_cores=max(2, math.ceil(temporal / 1000 / BUSY)),
-        temporal_size=fasts * (1 + costs.history_days) * costs.history / 1e6,
-        shards=_shards(pushes * costs.transitions * phones / costs.transitions_per_shard),
-        actions=MONTH * users * (load.fasts * load.reminders * actions + load.messages * costs.actions_message) / 1e6,
+        api=api,
+        workers=workers,
+        connections=math.ceil((api + workers) * costs.connections),
+        database_cores=max(
+            2, _cores(pushes * costs.database_reminder), math.ceil(burst * costs.database_burst / 1000 / costs.late)
+        ),
+        database_size=(finished * load.phones + users * costs.row_user) / 1e6,
+        temporal_cores=max(2, _cores(pushes * phones * costs.temporal_reminder), _cores(armed * costs.temporal_arming)),
+        temporal_size=histories / 1e6,
+        shards=_shards(max(pushes * phones, armed) * costs.transitions / costs.transitions_per_shard),
+        actions=MONTH * (fasts * load.reminders * actions + messages * costs.actions_message) / 1e6,
     )
 
 
@@ -108,10 +126,11 @@ def table(rows: Sequence[Needs]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table, with any assumption or cost replaced by an option."""
     parser = argparse.ArgumentParser(prog="python -m bench.model", description=__doc__)
-    parser.add_argument("--users", type=int, nargs="+", default=SIZES, metavar="N")
+    parser.add_argument("--users", type=_count, nargs="+", default=SIZES, metavar="N")
     for kind in (Load, Costs):
         for field in fields(kind):
-            parser.add_argument(f"--{field.name.replace('_', '-')}", type=float, metavar="X", dest=field.name)
+            read = _above_zero if field.name in _DIVISORS else _figure
+            parser.add_argument(f"--{field.name}", type=read, metavar="X")
     options = vars(parser.parse_args(arguments))
     given = {name: value for name, value in options.items() if value is not None}
     load = replace(Load(), **{each.name: given[each.name] for each in fields(Load) if each.name in given})
@@ -120,9 +139,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _figure(text: str) -> float:
+    if not 0 <= (value := float(text)) < math.inf:
+        raise argparse.ArgumentTypeError("must be 0 or more")
+    return value
+
+
+def _above_zero(text: str) -> float:
+    if not (value := _figure(text)):
+        raise argparse.ArgumentTypeError("must be more than 0")
+    return value
+
+
+def _count(text: str) -> int:
+    return int(_figure(text))
+
+
 def _processes(milliseconds: float) -> int:
     """Say how many do so much work a second; two at least, for one may be lost."""
-    return max(2, math.ceil(milliseconds / 1000 / BUSY))
+    return max(2, _cores(milliseconds))
+
+
+def _cores(milliseconds: float) -> int:
+    """Say how many cores do so much work a second."""
+    return math.ceil(milliseconds / 1000 / BUSY)
 
 
 def _shards(wanted: float) -> int:
@@ -142,6 +182,7 @@ _LINES: dict[str, Callable[[Needs], str]] = {
     "pushes due at one instant": lambda each: _round(each.burst),
     "API processes": lambda each: _round(each.api),
     "worker processes": lambda each: _round(each.workers),
+    "PostgreSQL: connections, at most": lambda each: _round(each.connections),
     "PostgreSQL: cores": lambda each: _round(each.database_cores),
     "PostgreSQL: GB": lambda each: _round(each.database_size),
     "Temporal: cores, its database included": lambda each: _round(each.temporal_cores),

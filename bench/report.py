@@ -31,6 +31,8 @@ def report(columns: Sequence[Sequence[Figures]]) -> str:
     table.title("CPU per reminder in ms, from the first call to the last workflow's end")
     table.parts(lambda f: f.cpu, "{:.1f}")
     table.row("  all", lambda f: sum(f.cpu.values()), "{:.1f}")
+    table.title("CPU per reminder in ms, of that while they are armed")
+    table.parts(lambda f: f.arming_cpu, "{:.1f}")
     table.title("CPU per reminder in ms, from one second before the due instant to the last received")
     table.parts(lambda f: f.last_moment_cpu, "{:.2f}")
     table.row("  all", lambda f: sum(f.last_moment_cpu.values()), "{:.2f}")

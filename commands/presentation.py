@@ -2,13 +2,14 @@
 
 import argparse
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from commands.context import print_table
 from domain.kinds import Kind
 from domain.locales import locale, plural_forms
 from domain.preferences import Preview
-from domain.presentation import Catalogue, Gap, Presentation, Texts
+from domain.presentation import Gap, Presentation
 from domain.wording import Content, worded
 from settings.environment import ConfigError
 from settings.presentations import presentation_in
@@ -87,19 +88,12 @@ def _rows(found: Presentation, phone: str) -> Iterator[tuple[object, ...]]:
 
 def _labels(found: Presentation) -> list[str]:
     """List the labels that the texts use."""
-    gaps = {gap.name for catalogue in found.texts.values() for gap in _gaps(catalogue)}
+    every = [texts for catalogue in found.texts.values() for texts in catalogue.of.values()]
+    templates = chain.from_iterable(
+        forms.values() for texts in every for forms in (texts.title, texts.body, texts.now or {})
+    )
+    gaps = {part.name for part in chain.from_iterable(templates) if isinstance(part, Gap)}
     return sorted(name.removeprefix("label.") for name in gaps if name.startswith("label."))
-
-
-def _gaps(catalogue: Catalogue) -> Iterator[Gap]:
-    for texts in catalogue.of.values():
-        for template in _templates(texts):
-            yield from (part for part in template if isinstance(part, Gap))
-
-
-def _templates(texts: Texts) -> Iterator[tuple[str | Gap, ...]]:
-    for forms in (texts.title, texts.body, texts.now or {}):
-        yield from forms.values()
 
 
 def _plurals(found: Presentation) -> tuple[list[str], list[str]]:

@@ -48,8 +48,7 @@ def _webhook(each: ShownWebhook) -> tuple[object, ...]:
 
 def _deliveries(arguments: argparse.Namespace) -> int:
     async def ask(db: AsyncSession) -> list[LoggedDelivery]:
-        if not await webhooks.shown(db, arguments.webhook):
-            raise NotFound("webhook")
+        await webhooks.one(db, arguments.webhook)
         return await webhook_deliveries.log_of(db, arguments.webhook, None, arguments.limit)
 
     titles = ("DELIVERY", "CREATED", "EVENT", "TYPE", "STATE", "TRIES", "STATUS", "REASON", "NEXT")

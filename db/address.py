@@ -62,12 +62,20 @@ def trusting(mode: str | None, authority: str | None) -> str | ssl.SSLContext | 
     Without the latter, libpq's other places count, PGSSLROOTCERT and ~/.postgresql/root.crt, and then, where libpq
     would give up, the system's authorities.
     """
-    elsewhere = os.environ.get("PGSSLROOTCERT") or Path("~/.postgresql/root.crt").expanduser().exists()
-    if mode not in _VERIFYING or (authority is None and elsewhere):
+    if mode not in _VERIFYING or (authority is None and _is_named_elsewhere()):
         return mode
     context = ssl.create_default_context(cafile=None if authority in {None, _SYSTEM} else authority)
     context.check_hostname = mode == "verify-full"
     return context
+
+
+def _is_named_elsewhere() -> bool:
+    if os.environ.get("PGSSLROOTCERT"):
+        return True
+    try:
+        return (Path.home() / ".postgresql" / "root.crt").exists()
+    except (RuntimeError, OSError):  # this user has no home, or may not look into it
+        return False
 
 
 def _check_authority(url: URL) -> None:

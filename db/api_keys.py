@@ -92,7 +92,7 @@ async def revoke(db: AsyncSession, which: str, *, actor: Actor) -> list[ApiKey]:
     signed_in = delete(ConsoleSession).where(
         ConsoleSession.user_id.in_({row.name for row in valid}), ConsoleSession.by_person.is_(False)
     )
-    await db.execute(signed_in, execution_options={"synchronize_session": False})
+    await db.execute(signed_in)
     deed = Deed(actor, "revoke_api_key", _SUBJECT)
     await support_actions.note(db, deed, {row.id: {"name": row.name} for row in valid})
     return [_key(row, now) for row in rows]

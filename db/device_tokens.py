@@ -358,12 +358,7 @@ def _are(dead: Collection[DeadToken]) -> ColumnElement[bool]:
 
 
 async def _deactivate(
-    db: AsyncSession,
-    which: ColumnElement[bool],
-    reason: str,
-    *,
-    detail: str | None = None,
-    taken_by: str | None = None,
+    db: AsyncSession, which: ColumnElement[bool], reason: str, *, detail: str | None = None, taken_by: str | None = None
 ) -> Sequence[UUID]:
     columns = select(DeviceToken.id, DeviceToken.provider, DeviceToken.user_id)
     rows = (await db.execute(columns.where(DeviceToken.active, which).order_by(DeviceToken.id).with_for_update())).all()

@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import fields
 from datetime import datetime
 from enum import Enum
 from functools import partial
@@ -29,18 +30,13 @@ UNREACHABLE: tuple[type[Exception], ...] = (  # errors while PostgreSQL is away,
     TimeoutError,
     asyncpg.InterfaceError,
 )
+TROUBLE: tuple[type[Exception], ...] = (DBAPIError, *UNREACHABLE)  # all errors of the database
 # Classes of SQLSTATE: connection, rollback, resources, lock not available, operator intervention; read-only
 _PASSING = ("08", "40", "53", "55P03", "57", "25006")
 _OF_ALL = ("08", "25006", "53", "57")  # concern everybody: connection, read-only, resources, operator
 _CONTENT = ("22", "23", "54")  # data, integrity, limits of the program
 _CONTENDED = {"40001", "40P01", "55P03"}  # SQLSTATE: serialization failure, deadlock, lock not available
-_LOST = (
-    "08",
-    "57P01",
-    "57P02",
-    "57P03",
-    "25006",
-)  # of these, the server is not ours, or no longer
+_LOST = ("08", "57P01", "57P02", "57P03", "25006")  # of these, the server is not ours, or no longer
 CANCELED = "57014"  # SQLSTATE of a statement that exceeded its timeout
 _BEING_ERASED = "FB409"  # SQLSTATE that our triggers raise (migration 0022)
 _NEXT_HOST = ("53", "57")  # SQLSTATEs of a host that lets nobody in at the moment
@@ -155,20 +151,6 @@ async def present_instant(db: AsyncSession) -> datetime:
     return now
 
 
-async def is_ready(sessions: Sessions) -> bool:
-    """Tell whether the database can be reached, is migrated and takes writes."""
-    try:
-        async with sessions() as db:
-            await db.execute(
-                text("UPDATE outbox SET attempts = attempts WHERE false")
-            )  # no row, but it needs the right to write
-    except UNREACHABLE:
-        return False
-    except DBAPIError:  # for one, no such table
-        return False
-    return True
-
-
 def will_pass(error: DBAPIError) -> bool:
     """Tell whether a retry may succeed: the server ended the transaction for reasons of its own."""
     return error.connection_invalidated or _sqlstate(error.orig).startswith(_PASSING)
@@ -218,6 +200,13 @@ def any_of_locked(column: InstrumentedAttribute[T], rows: Select[T]) -> ColumnEl
 def columns_of(rows: Collection[Any], *names: str) -> dict[str, list[Any]]:
     """Give attributes of rows as arrays by their names, for `unnest`."""
     return {name: [getattr(row, name) for row in rows] for name in names}
+
+
+def columns_like(
+    kind: type[Any], table: type[Any], **others: ColumnElement[Any] | InstrumentedAttribute[Any]
+) -> list[Any]:
+    """Give a table's column for each field of a dataclass, in their order; `others`: what serves a field instead."""
+    return [others.get(each.name, getattr(table, each.name, None)) for each in fields(kind)]
 
 
 async def as_of_one_moment(db: AsyncSession) -> None:

@@ -109,9 +109,12 @@ async def is_anyone_older(db: AsyncSession, at: datetime) -> bool:
     return bool(await db.scalar(_OLDER, {"at": at, "longest": _LONGEST}))
 
 
-async def subjects(db: AsyncSession, erasure_id: UUID, limit: int) -> Sequence[ErasureSubject]:
+async def subjects(
+    db: AsyncSession, erasure_id: UUID, after: ErasureSubject | None, limit: int
+) -> Sequence[ErasureSubject]:
     """List subjects whose workflows are to be deleted, except those that a relay may just be dispatching."""
-    rows = await db.execute(_SUBJECTS, {"erasure_id": erasure_id, "limit": limit})
+    values = {"kind": after.kind if after else "", "id": after.id if after else UUID(int=0)}
+    rows = await db.execute(_SUBJECTS, {"erasure_id": erasure_id, "limit": limit} | values)
     return [ErasureSubject(*row) for row in rows]
 
 
@@ -142,7 +145,7 @@ _OLDER = text("""
 _SUBJECTS = text("""
     SELECT s.subject_kind, s.subject_id
       FROM erased_subjects s
-     WHERE s.erasure_id = :erasure_id
+     WHERE s.erasure_id = :erasure_id AND (s.subject_kind, s.subject_id) > (:kind, CAST(:id AS uuid))
        AND NOT EXISTS (SELECT FROM outbox o WHERE o.subject_id = s.subject_id AND o.subject_kind = s.subject_kind)
      ORDER BY s.subject_kind, s.subject_id
      LIMIT :limit

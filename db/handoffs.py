@@ -84,8 +84,7 @@ async def recipients(db: AsyncSession, message_id: UUID) -> Sequence[tuple[Hando
         .outerjoin(
             SyncPosition,
             and_(
-                SyncPosition.user_id == DeviceToken.user_id,
-                SyncPosition.installation_id == DeviceToken.installation_id,
+                SyncPosition.user_id == DeviceToken.user_id, SyncPosition.installation_id == DeviceToken.installation_id
             ),
         )
         .where(LogItemRow.message_id == message_id, DeviceToken.active, DeviceToken.user_id != MessageRow.sender_id)

@@ -21,10 +21,7 @@ class LinkFor(StrEnum):
     EMAIL = "email"  # in a mail, at any time; since mail scanners open links, only a button uses it up
 
 
-LIFETIMES: Mapping[LinkFor, timedelta] = {
-    LinkFor.APP: timedelta(minutes=15),
-    LinkFor.EMAIL: timedelta(days=30),
-}
+LIFETIMES: Mapping[LinkFor, timedelta] = {LinkFor.APP: timedelta(minutes=15), LinkFor.EMAIL: timedelta(days=30)}
 
 MAX_LINKS = 10  # of each kind per person; the oldest is deleted
 MAX_SESSIONS = 10  # browsers per person in which the page is open; the oldest is closed

@@ -4,10 +4,10 @@ Retention deletes a row an hour after it expired. Until then its process may com
 """
 
 from collections.abc import Collection
-from datetime import datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, delete, func, select, text
+from sqlalchemy import Select, delete, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -20,7 +20,8 @@ async def appear(db: AsyncSession, stream_id: UUID, user_id: str, installation_i
     older = select(Presence.stream_id).where(Presence.installation_id == installation_id, Presence.user_id == user_id)
     await _delete(db, older.order_by(Presence.stream_id).with_for_update())
     values = {"stream_id": stream_id, "user_id": user_id, "installation_id": installation_id}
-    await db.execute(insert(Presence).values(values | {"expires_at": _in(lives)}))
+    values["expires_at"] = func.clock_timestamp() + timedelta(seconds=lives)
+    await db.execute(insert(Presence).values(values))
 
 
 async def renew(db: AsyncSession, stream_ids: Collection[UUID], *, lives: float) -> set[UUID]:
@@ -33,10 +34,6 @@ async def leave(db: AsyncSession, stream_ids: Collection[UUID]) -> None:
     """Delete streams that ended, except locked rows, which expire."""
     ended = select(Presence.stream_id).where(among(Presence.stream_id, stream_ids))
     await _delete(db, ended.order_by(Presence.stream_id).with_for_update(skip_locked=True))
-
-
-def _in(seconds: float) -> ColumnElement[datetime]:
-    return func.clock_timestamp() + timedelta(seconds=seconds)
 
 
 async def _delete(db: AsyncSession, stream_ids: Select[UUID]) -> None:

@@ -135,19 +135,15 @@ _OLD_AT = """
      OR eldest.at > statement_timestamp() + interval '1 day')
 """
 
-_TOKEN_EVENTS = text(f"""
-    DELETE FROM device_token_events e
-     USING (SELECT id, at FROM device_token_events ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED) AS eldest
-     WHERE e.id = eldest.id AND {_OLD_AT}
-    RETURNING e.id
-""")  # noqa: S608 -- its part is above
-
-_WITHHELD = text(f"""
-    DELETE FROM withheld_pushes w
-     USING (SELECT id, at FROM withheld_pushes ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED) AS eldest
-     WHERE w.id = eldest.id AND {_OLD_AT}
-    RETURNING w.id
-""")  # noqa: S608 -- its part is above
+_TOKEN_EVENTS, _WITHHELD = (
+    text(f"""
+        DELETE FROM {table} AS t
+         USING (SELECT id, at FROM {table} ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED) AS eldest
+         WHERE t.id = eldest.id AND {_OLD_AT}
+        RETURNING t.id
+    """)  # noqa: S608 -- of this module alone
+    for table in ("device_token_events", "withheld_pushes")
+)
 
 # What refers to a row is purged first, after the same time. `_NEWER` says which row of an installation stays.
 _OLD_TOKENS = """

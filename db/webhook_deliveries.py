@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import events, webhooks
 from db.counting import once_committed
-from db.engine import among, any_of_locked, columns_of, present_instant
+from db.engine import among, any_of_locked, columns_like, columns_of, present_instant
 from db.models.events import EventRow, WebhookDelivery, WebhookRow
 from domain.events import UserEvent
 from domain.webhooks import (
@@ -71,9 +71,6 @@ class LoggedDelivery:
     status: int | None
     reason: str | None
     latency_ms: int | None
-
-
-_COLUMNS = {"event_id": "event_number"}
 
 
 async def is_idle(db: AsyncSession, webhook_id: UUID) -> bool:
@@ -187,7 +184,7 @@ async def log_of(
 ) -> list[LoggedDelivery]:
     """List a webhook's deliveries, the latest first."""
     latest_first = (WebhookDelivery.created_at.desc(), WebhookDelivery.id.desc())
-    columns = (getattr(WebhookDelivery, _COLUMNS.get(each.name, each.name)) for each in fields(LoggedDelivery))
+    columns = columns_like(LoggedDelivery, WebhookDelivery, event_id=WebhookDelivery.event_number)
     query = select(*columns).where(WebhookDelivery.webhook_id == webhook_id).order_by(*latest_first).limit(limit)
     if after:
         query = query.where(tuple_(WebhookDelivery.created_at, WebhookDelivery.id) < after)

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import case, delete, func, insert, select, text
+from sqlalchemy import case, delete, func, insert, null, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import events, outbox
-from db.engine import hold_names, present_instant
+from db.engine import columns_like, hold_names, present_instant
 from db.models.events import EventFeed, WebhookDelivery, WebhookRow
 from domain.problems import Conflict, NotFound
 from domain.webhooks import FORMER_KEPT, MAX_WEBHOOKS, OVERLAP, SUSPICIOUS, DeliveryState, Webhook, new_secret
@@ -93,30 +93,30 @@ async def shown(db: AsyncSession, webhook_id: UUID | None = None) -> list[ShownW
         for state in (DeliveryState.PENDING, DeliveryState.DEAD)
     }
     former = WebhookRow.former_expires_at
-    query = select(
-        WebhookRow.id,
-        WebhookRow.url,
-        WebhookRow.types,
-        case(
-            (WebhookRow.disabled_at.is_not(None), "disabled"),
-            (WebhookRow.failing_since.is_not(None), "failing"),
-            else_="enabled",
-        ).label("state"),
-        WebhookRow.created_at,
-        WebhookRow.failing_since,
-        WebhookRow.last_accepted_at,
-        counted[DeliveryState.PENDING].label("pending"),
-        counted[DeliveryState.DEAD].label("dead"),
-        func.greatest(EventFeed.head - WebhookRow.position, 0).label("behind"),
-        WebhookRow.missed,
-        case((former > func.statement_timestamp(), former)).label("former_secret_expires_at"),
-        WebhookRow.disabled_at,
-        WebhookRow.disabled_reason,
-    ).join(EventFeed, EventFeed.id == 1)
+    disabled, failing = WebhookRow.disabled_at.is_not(None), WebhookRow.failing_since.is_not(None)
+    columns = columns_like(
+        ShownWebhook,
+        WebhookRow,
+        state=case((disabled, "disabled"), (failing, "failing"), else_="enabled"),
+        pending=counted[DeliveryState.PENDING],
+        dead=counted[DeliveryState.DEAD],
+        behind=func.greatest(EventFeed.head - WebhookRow.position, 0),
+        former_secret_expires_at=case((former > func.statement_timestamp(), former)),
+        secret=null(),
+    )
+    query = select(*columns).join(EventFeed, EventFeed.id == 1)
     if webhook_id is not None:
         query = query.where(WebhookRow.id == webhook_id)
     rows = await db.execute(query.order_by(WebhookRow.created_at.desc(), WebhookRow.id.desc()))
     return [ShownWebhook(*row) for row in rows]
+
+
+async def one(db: AsyncSession, webhook_id: UUID) -> ShownWebhook:
+    """Show one webhook; raises NotFound."""
+    rows = await shown(db, webhook_id)
+    if not rows:
+        raise NotFound("webhook")
+    return rows[0]
 
 
 async def find(db: AsyncSession, webhook_id: UUID) -> Webhook | None:

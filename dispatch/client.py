@@ -83,11 +83,18 @@ async def connect(
 
     Raises ConfigError for settings that cannot be used, and RuntimeError where there is no connection.
     """
-    check_encryption({name: value for name, value in environ.items() if value})
+    check_settings(environ)
     interceptors = [Tracing()] if tracing.is_on() else []
     return await Client.connect(
         **connection(environ), lazy=lazy, runtime=runtime, data_converter=converter(environ), interceptors=interceptors
     )
+
+
+def check_settings(environ: Mapping[str, str] = os.environ) -> None:
+    """Raise ConfigError for settings of Temporal, or files that they name, that cannot be used."""
+    check_encryption({name: value for name, value in environ.items() if value})
+    connection(environ)
+    converter(environ)
 
 
 def converter(environ: Mapping[str, str] = os.environ) -> DataConverter:

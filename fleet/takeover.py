@@ -51,6 +51,7 @@ class TakeoverTimings:
     shows_life_every: float = 0.5
     lost_after: int = 4  # signs of life of this worker without one of the other
     looks_every: float = 5.0  # for pushes of workers whose row is gone
+    looks_soon_every: float = 1.0  # while it also takes what nobody holds
     unheld_for: float = 3.0  # after it was due; a living worker records a push within 0.4 s
     unheld_until: float = 120.0  # after a loss or the start: a reminder is armed a minute before it is due
     batch: int = 200  # pushes of one priority taken over at once
@@ -118,6 +119,8 @@ class Takeover:
     async def _take_over(self, worker_id: UUID) -> None:
         while True:
             wait, began = self._timings.looks_every, time.monotonic()
+            if began < self._takes_unheld_until:
+                wait = min(wait, self._timings.looks_soon_every)
             try:
                 if self.holds.seen_as is not None and not self._unsure:
                     soon = await self._take_due(worker_id)

@@ -18,11 +18,7 @@ from simulator.http.exchange import SimulatedEnvironment, SimulatedProvider
 from simulator.phones import CannotHappen, Phone, PhonePermission, Phones, PhoneState
 from simulator.wire import WireLog
 
-_STATES = {
-    "online": PhoneState.INSTALLED,
-    "offline": PhoneState.OFFLINE,
-    "uninstall": PhoneState.UNINSTALLED,
-}
+_STATES = {"online": PhoneState.INSTALLED, "offline": PhoneState.OFFLINE, "uninstall": PhoneState.UNINSTALLED}
 
 
 class Running(Protocol):

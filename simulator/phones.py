@@ -5,7 +5,6 @@ import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -39,11 +38,6 @@ class ScreenLine:
     notification: Notification
     shown_timestamp: float
     times_received: int
-
-    @property
-    def shown_at(self) -> datetime:
-        """When it appeared, or was replaced by this content."""
-        return datetime.fromtimestamp(self.shown_timestamp, UTC)
 
     @property
     def title(self) -> str | None:
@@ -353,7 +347,7 @@ class Phones:
         self._former.clear()
         self.version += 1
 
-    async def received(self, token: str, count: int, within: float) -> list[Receipt]:
+    async def received(self, token: str, count: int = 1, within: float = 5.0) -> list[Receipt]:
         """Wait until `count` pushes to `token` were accepted; TimeoutError after `within` seconds."""
         arrival = asyncio.Event()
         self._arrivals.setdefault(token, []).append(arrival)

@@ -18,7 +18,7 @@ from simulator.http.http1 import Http1Connection
 from simulator.http.http2 import Http2Connection, StreamLimits
 from simulator.http.listener import Connection, Listener, PortState, bound_sockets, tls_context
 from simulator.oauth import AccessTokens
-from simulator.phones import Phone, Phones, Receipt
+from simulator.phones import Phone, Phones
 from simulator.settings import DEMO, FAITHFUL, App, Behaviour, Ports
 from simulator.wire import WireLog
 
@@ -82,21 +82,6 @@ class Simulator:
         return f"http://127.0.0.1:{self.ports.admin}"
 
     @property
-    def apns_url(self) -> str:
-        """APNs production."""
-        return self.environment["APNS_URL"]
-
-    @property
-    def apns_sandbox_url(self) -> str:
-        """APNs sandbox."""
-        return self.environment["APNS_SANDBOX_URL"]
-
-    @property
-    def fcm_url(self) -> str:
-        """FCM; the token endpoint is `/token` under it."""
-        return self.environment["FCM_URL"]
-
-    @property
     def is_open(self) -> bool:
         """Whether every provider accepts connections."""
         return all(listener.is_open for listener in self._listeners.values())
@@ -117,10 +102,6 @@ class Simulator:
         if phone is None:
             raise KeyError("no phone has this token")
         return phone
-
-    async def received(self, token: str, count: int = 1, timeout: float = 5.0) -> list[Receipt]:  # noqa: ASYNC109 (a test's deadline)
-        """Wait until `count` pushes to `token` were accepted, and give the phone's log; TimeoutError otherwise."""
-        return await self.phones.received(token, count, timeout)
 
     def clear(self) -> None:
         """Forget faults, phones and requests; credentials, access tokens and connections stay."""

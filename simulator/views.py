@@ -11,17 +11,17 @@ from simulator.faults import ActiveFault
 from simulator.phones import FormerToken, Phone, Phones, Receipt, ScreenLine
 from simulator.wire import WireRequest
 
+_REQUEST = ("number", "provider", "environment", "app", "token", "message_id", "status", "reason", "headers", "payload")
 _LINE = ("title", "body", "data", "collapse_key", "level", "channel", "sound", "badge")
 
 
 def phone_row(phone: Phone) -> dict[str, Any]:
     """Show a phone in the list."""
-    latest = phone.log[-1].request.received_timestamp if phone.log else None
     return _shown(phone, "token", "name", "provider", "environment", "app", "state", "permission", "locale") | {
         "uninstalled_at": _instant(phone.uninstalled_timestamp),
         "lines": len(phone.screen),
         "accepted": phone.accepted_count,
-        "last_received_at": _instant(latest),
+        "last_received_at": _instant(_latest(phone)),
     }
 
 
@@ -51,19 +51,7 @@ def tapped(line: ScreenLine) -> dict[str, Any]:
 
 def wire_request(request: WireRequest) -> dict[str, Any]:
     """Show a request on the wire, refused ones included."""
-    names = [
-        "number",
-        "provider",
-        "environment",
-        "app",
-        "token",
-        "message_id",
-        "status",
-        "reason",
-        "headers",
-        "payload",
-    ]
-    return _shown(request, *names) | {"received_at": _instant(request.received_timestamp)}
+    return _shown(request, *_REQUEST) | {"received_at": _instant(request.received_timestamp)}
 
 
 def fault_row(active: ActiveFault) -> dict[str, Any]:
@@ -119,7 +107,7 @@ async def events(phones: Phones, closing: asyncio.Event) -> AsyncIterator[str]:
 
 def _snapshot(phones: Phones) -> dict[str, object]:
     known = list(phones)
-    busiest = sorted(known, key=_latest, reverse=True)[:_MAX_PHONES]
+    busiest = sorted(known, key=lambda phone: _latest(phone) or 0.0, reverse=True)[:_MAX_PHONES]
     shown = [phone for phone in known if phone in busiest]
     return {
         "hidden": len(known) - len(shown),
@@ -129,5 +117,5 @@ def _snapshot(phones: Phones) -> dict[str, object]:
     }
 
 
-def _latest(phone: Phone) -> float:
-    return phone.log[-1].request.received_timestamp if phone.log else 0.0
+def _latest(phone: Phone) -> float | None:
+    return phone.log[-1].request.received_timestamp if phone.log else None

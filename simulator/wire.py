@@ -52,11 +52,6 @@ class WireRequest:
         except ValueError:
             return None
 
-    @property
-    def is_accepted(self) -> bool:
-        """Whether the answer said accepted."""
-        return self.status == 200
-
 
 class WireLog:
     """The latest requests in order of arrival."""

@@ -15,9 +15,7 @@ _MAX_UNSENT = 50_000  # spans; thousands of reminders are due at one instant, wi
 def make_provider(service_name: str, endpoint: str, span_id: Callable[[], int | None]) -> TracerProvider:
     """Make the provider that samples spans and exports them to this address."""
     provider = TracerProvider(
-        resource=Resource.create({SERVICE_NAME: service_name}),
-        id_generator=_GivenIds(span_id),
-        shutdown_on_exit=False,
+        resource=Resource.create({SERVICE_NAME: service_name}), id_generator=_GivenIds(span_id), shutdown_on_exit=False
     )
     max_unsent = None if os.environ.get("OTEL_BSP_MAX_QUEUE_SIZE") else _MAX_UNSENT
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint), max_queue_size=max_unsent))

@@ -75,13 +75,7 @@ def span(name: str, kind: Kind, parent: Context | None, attributes: Attributes) 
 
 
 def instant(
-    name: str,
-    kind: Kind,
-    parent: str,
-    attributes: Attributes,
-    *,
-    span_id: int | None = None,
-    link: str | None = None,
+    name: str, kind: Kind, parent: str, attributes: Attributes, *, span_id: int | None = None, link: str | None = None
 ) -> None:
     """Trace an event without a duration, under an id that others can compute."""
     links = [Link(trace.get_current_span(context_of(link)).get_span_context())] if link else []

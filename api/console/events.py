@@ -20,7 +20,7 @@ from db.events import NUMBERED_AT_ONCE
 from db.support_actions import Deed
 from db.webhooks import ShownWebhook
 from domain.events import EventType
-from domain.problems import Conflict, NotFound
+from domain.problems import Conflict
 
 router = APIRouter()
 _EVENTS, _DELIVERIES = 50, 50
@@ -64,7 +64,7 @@ async def show_webhook(
     """Show a webhook with its last deliveries."""
     after = page_at(cursor).after
     async with sessions() as db:
-        webhook = await _webhook(db, webhook_id)
+        webhook = await webhooks.one(db, webhook_id)
         found = await webhook_deliveries.log_of(db, webhook_id, after, _DELIVERIES + 1)
     shown, following = cut(found, _DELIVERIES, lambda each: (each.created_at, each.id))
     return page(
@@ -108,7 +108,7 @@ async def redrive_deliveries(webhook_id: UUID, operator: Signed, sessions: Datab
 async def enable_webhook(webhook_id: UUID, operator: Signed, sessions: Database, relay: Dispatch) -> Response:
     """Enable a disabled webhook again. It starts at now."""
     async with sessions.begin() as db:
-        webhook = await _webhook(db, webhook_id)
+        webhook = await webhooks.one(db, webhook_id)
         await webhooks.store(db, webhook_id, webhook.url, webhook.types)
         entry = await webhooks.notify(db, webhook_id)
         await _note(db, operator, "enable_webhook", webhook_id)
@@ -122,15 +122,8 @@ def receiver(webhook: ShownWebhook) -> str:
     return f"{address.scheme}://{address.netloc}" + ("/…" if address.path.strip("/") or address.query else "")
 
 
-async def _webhook(db: AsyncSession, webhook_id: UUID) -> ShownWebhook:
-    found = await webhooks.shown(db, webhook_id)
-    if not found:
-        raise NotFound("webhook")
-    return found[0]
-
-
 async def _enabled(db: AsyncSession, webhook_id: UUID) -> None:
-    if (await _webhook(db, webhook_id)).state == "disabled":
+    if (await webhooks.one(db, webhook_id)).state == "disabled":
         raise Conflict("webhook-disabled", "This webhook is disabled. Enable it first.")
 
 

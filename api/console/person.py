@@ -78,11 +78,7 @@ def _page_of(**fields: object) -> str:
 
 @router.get("/person")
 async def person(
-    request: Request,
-    operator: Signed,
-    sessions: Database,
-    console: Console,
-    query: Annotated[PersonIn, Query()],
+    request: Request, operator: Signed, sessions: Database, console: Console, query: Annotated[PersonIn, Query()]
 ) -> Response:
     """Show what became of a user's reminders and messages, their phones and fasts, and everything in order."""
     user = query.user

@@ -58,11 +58,9 @@ REQUESTS: Mapping[str, Mapping[str, Any]] = {  # by operation id, then by what t
         "An iPhone with an app from Xcode": IPHONE | {"environment": "sandbox"},
     },
     "sign_out_by_ticket": {
-        "A sign-out that the phone sends late": {"installation_id": INSTALLATION, "ticket": NewToken("ticket")},
+        "A sign-out that the phone sends late": {"installation_id": INSTALLATION, "ticket": NewToken("ticket")}
     },
-    "start_fasting_session": {
-        "16 hours, with two reminders": _SIXTEEN_HOURS | {"labels": {"name": "Tuesday's fast"}},
-    },
+    "start_fasting_session": {"16 hours, with two reminders": _SIXTEEN_HOURS | {"labels": {"name": "Tuesday's fast"}}},
     "change_fasting_session": {
         "A later goal": {"ends_at": Ahead(timedelta(hours=18))},
         "One reminder": {"reminder_minutes": [30]},
@@ -84,7 +82,7 @@ REQUESTS: Mapping[str, Mapping[str, Any]] = {  # by operation id, then by what t
                 {"user_id": "bob", "installation_id": NewId("imported Pixel"), "op": "import"}
                 | {"provider": "fcm", "token": NewToken("imported Pixel"), "locale": "en-GB"},
             ]
-        },
+        }
     },
     "store_conversation": {"Two members": {"member_ids": ["alice", "bob"]}},
     "post_message": {"A message": {"body": "Shall we break our fast together?"}},
@@ -96,17 +94,14 @@ REQUESTS: Mapping[str, Mapping[str, Any]] = {  # by operation id, then by what t
             "reminder_preview": "full",
             "message_preview": "generic",
             "quiet_hours": {"starts": "22:00", "ends": "07:00", "time_zone": None, "mode": "silent"},
-        },
+        }
     },
     "change_preferences": {
         "Quiet hours": {"quiet_hours": {"starts": "22:00", "ends": "07:00", "time_zone": "Europe/Vienna"}},
         "No quiet hours": {"quiet_hours": None},
         "Another default for reminders": {"reminder_minutes": [30, 5]},
     },
-    "make_preference_link": {
-        "For a browser that the app opens": {"for": "app"},
-        "For a mail": {"for": "email"},
-    },
+    "make_preference_link": {"For a browser that the app opens": {"for": "app"}, "For a mail": {"for": "email"}},
     "put_webhook": {
         "All events": {"url": "https://backend.example.com/fastbell"},
         "Pushes that failed": {
@@ -116,9 +111,7 @@ REQUESTS: Mapping[str, Mapping[str, Any]] = {  # by operation id, then by what t
     },
     "redrive_webhook_deliveries": {"All that are dead": {}},
     "send_test_push": {"To all phones": {}},
-    "redrive_push_tasks": {
-        "What would happen to Apple's": {"provider": "apns", "limit": 100, "dry_run": True},
-    },
+    "redrive_push_tasks": {"What would happen to Apple's": {"provider": "apns", "limit": 100, "dry_run": True}},
 }
 
 

@@ -260,28 +260,16 @@ VALUES: Mapping[str, Mapping[str, str]] = {
         "message": "A message in a conversation.",
         "test": "A test push.",
     },
-    "LinkFor": {
-        "app": "For a browser that the app opens at once.",
-        "email": "For a mail, opened at any time.",
-    },
+    "LinkFor": {"app": "For a browser that the app opens at once.", "email": "For a mail, opened at any time."},
     "Permission": {
         "undetermined": "The person was not asked yet.",
         "granted": "The person allowed notifications.",
         "provisional": "iOS shows them quietly, without having asked.",
         "denied": "The person switched notifications off.",
     },
-    "Preview": {
-        "full": "The whole text.",
-        "generic": "Only that there is something.",
-    },
-    "Provider": {
-        "apns": "Apple Push Notification service.",
-        "fcm": "Firebase Cloud Messaging.",
-    },
-    "QuietMode": {
-        "silent": "Pushes are shown without sound or light.",
-        "withhold": "Pushes are not sent.",
-    },
+    "Preview": {"full": "The whole text.", "generic": "Only that there is something."},
+    "Provider": {"apns": "Apple Push Notification service.", "fcm": "Firebase Cloud Messaging."},
+    "QuietMode": {"silent": "Pushes are shown without sound or light.", "withhold": "Pushes are not sent."},
     "ReminderState": {
         "scheduled": "It is not due yet.",
         "skipped": "It was past when it was set.",

@@ -5,18 +5,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
-from sqlalchemy.exc import DBAPIError
 
 from api.http.problems import Detail, ServiceUnavailable
 from db import api_keys
 from db.api_keys import ApiKey
 from db.batch import Batch
-from db.engine import UNREACHABLE, Sessions
+from db.engine import TROUBLE, Sessions
 
 FRESH_FOR = 3.0  # seconds; a revoked key is refused once they have passed
 _ANSWERS_WITHIN = 5.0  # seconds
 _MAX_KEPT = 1000  # keys; beyond that, those that are not fresh are dropped
-_TROUBLE: tuple[type[Exception], ...] = (DBAPIError, *UNREACHABLE)
 log = structlog.get_logger()
 
 
@@ -51,7 +49,7 @@ class ApiKeys:
             return known.key
         try:
             return await self._look_ups.ask(digest)
-        except _TROUBLE as error:
+        except TROUBLE as error:
             log.warning("looking up an API key failed", error=type(error).__name__)
             raise ServiceUnavailable(Detail.NO_KEYS) from error
 

@@ -52,10 +52,7 @@ PROBLEMS: Mapping[str, ProblemType] = {
             "Send a bearer token in the Authorization header.",
         ),
         ProblemType(
-            "not-allowed",
-            403,
-            "The bearer token lacks a scope.",
-            "This needs a bearer token with the scope service.",
+            "not-allowed", 403, "The bearer token lacks a scope.", "This needs a bearer token with the scope service."
         ),
         ProblemType(
             "act-for-a-user",
@@ -188,10 +185,7 @@ PROBLEMS: Mapping[str, ProblemType] = {
             "The newest revision is 1. Read it, then change that.",
         ),
         ProblemType(
-            "body-too-large",
-            413,
-            "The body is larger than the API reads.",
-            "A body may have at most 65536 bytes.",
+            "body-too-large", 413, "The body is larger than the API reads.", "A body may have at most 65536 bytes."
         ),
         ProblemType(
             "invalid-request",

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from api.http.problem_types import MEDIA_TYPE, TITLES, URN
 from api.http.request_log import current_request_id, route_template
 from api.http.security_headers import FOR_ERRORS
-from db.engine import UNREACHABLE, is_of_erased, will_pass
+from db.engine import TROUBLE, UNREACHABLE, is_of_erased, will_pass
 from domain.problems import (
     Conflict,
     CursorTooOld,
@@ -157,10 +157,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http)
     answer_server_errors(
-        app,
-        on_erased=_expected,
-        on_unavailable=lambda _: unavailable(Detail.DATABASE_AWAY),
-        on_unexpected=_unexpected,
+        app, on_erased=_expected, on_unavailable=lambda _: unavailable(Detail.DATABASE_AWAY), on_unexpected=_unexpected
     )
 
 
@@ -188,8 +185,7 @@ def answer_server_errors(
         log.error("unexpected error", route=route_template(request.scope), exc_info=error)
         return on_unexpected(request)
 
-    kinds: tuple[type[Exception], ...] = (DBAPIError, *UNREACHABLE)
-    for kind in kinds:
+    for kind in TROUBLE:
         app.add_exception_handler(kind, answer_database_error)
     app.add_exception_handler(Exception, answer_unexpected_error)
 

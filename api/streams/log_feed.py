@@ -7,19 +7,18 @@ from datetime import timedelta
 from uuid import UUID
 
 import structlog
-from sqlalchemy.exc import DBAPIError
 
 from db import log as logs
 from db.batch import Batch
-from db.engine import UNREACHABLE, Sessions, connect_alone, is_ready, look_alone, refused_for_its_content
+from db.engine import TROUBLE, Sessions, connect_alone, look_alone, refused_for_its_content
 from db.log import CHANNEL
 from db.messages import PageSize
+from db.migrate import check_readiness
 from domain.back_off import BackOff
 
 PAGE = PageSize(items=10, bytes=32 * 1024)  # the most that a stream holds, besides the last item
 _STREAMS_AT_ONCE = 50  # in one statement
 _STATEMENTS = 2  # at a time
-_OUTAGE: tuple[type[Exception], ...] = (*UNREACHABLE, DBAPIError)
 log = structlog.get_logger()
 
 
@@ -51,7 +50,7 @@ class LogFeed:
             try:
                 async with self._sessions() as db:
                     return await logs.pages_after(db, queries, PAGE)
-            except _OUTAGE as error:
+            except TROUBLE as error:
                 if refused_for_its_content(error):
                     raise  # the batch then asks for each alone
                 log.warning("reading logs for streams failed", streams=len(queries), error=type(error).__name__)
@@ -67,7 +66,7 @@ class LogFeed:
         is_available = False
         while not is_available:
             await asyncio.sleep(random.uniform(0.5, 1.5))  # noqa: S311
-            is_available = await is_ready(self._sessions)
+            is_available, _ = await check_readiness(self._sessions)
         self._available.set()
 
 

@@ -42,8 +42,7 @@ class ListIn(FilterIn):
     """Which push tasks to list."""
 
     state: Annotated[
-        TaskState,
-        Field(description="A state other than `dead` needs `user_id`, `conversation_id` or `message_id`."),
+        TaskState, Field(description="A state other than `dead` needs `user_id`, `conversation_id` or `message_id`.")
     ] = TaskState.DEAD
     cursor: Cursor = None
     limit: Limit = 50

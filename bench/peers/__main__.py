@@ -158,6 +158,9 @@ def _parser() -> argparse.ArgumentParser:
         "--scheduled", type=int, default=10_000, metavar="N", help="for memory; 0: leave it out (10000)"
     )
     parser.add_argument(
+        "--patience", type=float, default=_PATIENCE, metavar="S", help=f"seconds for what is late ({_PATIENCE:g})"
+    )
+    parser.add_argument(
         "--only", action="append", default=[], choices=tuple(CANDIDATES), metavar="NAME", help="this one"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures, too")

@@ -55,10 +55,7 @@ ADVICE: dict[str, tuple[str, str]] = {  # reason: what it means, what to do
         "Use the key of the app's team, and set APNS_TOPIC to the app's bundle id.",
     ),
     "DeviceTokenNotForTopic": ("the topic does not belong to this team", _TOPIC),
-    "TooManyProviderTokenUpdates": (
-        "another process signs too often for this team",
-        "Wait 20 minutes. Share one key.",
-    ),
+    "TooManyProviderTokenUpdates": ("another process signs too often for this team", "Wait 20 minutes. Share one key."),
     "oauth_refused": (
         "Google gives this service account no access token: the key was deleted, it is disabled, or our clock is wrong",
         "Make a new key for FCM_SERVICE_ACCOUNT_FILE: Firebase console, Project settings, Service accounts.",
@@ -219,10 +216,7 @@ async def _connection(
         return [area.warning(Finding.NO_TLS, where=where)]
     if peer.protocol != "h2":
         return [fault(Finding.NO_HTTP2, where=where, tls=peer.tls, protocol=peer.protocol)]
-    return [
-        area.ok(Finding.CONNECTED, where=where, tls=peer.tls),
-        expiry_line(area, where, peer.expires_at, _RENEWED),
-    ]
+    return [area.ok(Finding.CONNECTED, where=where, tls=peer.tls), expiry_line(area, where, peer.expires_at, _RENEWED)]
 
 
 async def _probe(provider: Provider, sender: Sender, environment: Environment, where: str) -> Sequence[ReportLine]:

@@ -59,10 +59,7 @@ class Finding(Enum):
         "Set them to the `aud` and `iss` of your tokens.",
     )
     KEY_FILE_OK = ("{app}: key file can be used", "")
-    KEY_FILE = (
-        "{app}: {error}",
-        "Use the original file from Apple's or Google's console (.p8 or JSON).",
-    )
+    KEY_FILE = ("{app}: {error}", "Use the original file from Apple's or Google's console (.p8 or JSON).")
     KEY_FILE_OPEN = (
         "{app}: {file} can be read by everybody on this machine",
         "Run chmod 400, and let the user that runs Fastbell own the file.",
@@ -78,7 +75,11 @@ class Finding(Enum):
     NEVER_MIGRATED = ("the database was never migrated", "Run `cli.py migrate`, then restart workers and API.")
     OTHER_MIGRATION = (
         "the database is at migration {present}, not at {newest}",
-        "Run `cli.py migrate`, then restart workers and API. A database that is ahead needs the newer release.",
+        "Run `cli.py migrate`, then restart workers and API.",
+    )
+    NEWER_MIGRATION = (
+        "a newer release has migrated the database to {present}; this one works with it",
+        "Roll the newer release out, or stay with this one: docs/deployment.md, Upgrade.",
     )
     WORKERS = ("{workers} alive in the last {within:g} s", "")
     NO_WORKERS = ("no worker was alive in the last {within:g} s", "Start workers (`worker.py`), and read their logs.")
@@ -103,10 +104,7 @@ class Finding(Enum):
         "Start workers (`worker.py`) with the settings of this provider, and read their logs.",
     )
     SCHEDULE_OK = ("schedule {name} exists", "")
-    NO_SCHEDULE = (
-        "schedule {name} is missing",
-        "A worker creates it within a minute: start one, and read its log.",
-    )
+    NO_SCHEDULE = ("schedule {name} is missing", "A worker creates it within a minute: start one, and read its log.")
     SCHEDULE_PAUSED = (
         "schedule {name} is paused",
         "temporal schedule toggle --unpause --schedule-id {name} --reason …",

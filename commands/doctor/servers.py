@@ -32,7 +32,7 @@ from commands.doctor.report import (
     peer_lines,
 )
 from db.engine import Pooling, pooling, present_instant
-from db.migrate import newest_revision, present_revision
+from db.migrate import newest_revision, present_revision, revisions
 from db.workers import LATELY, live
 from dispatch.client import connect, connection, silent_runtime
 from dispatch.encryption import why
@@ -56,7 +56,8 @@ async def check_database(url: str) -> Sequence[ReportLine]:
             there = await present_instant(db)
             now = (before + time.time()) / 2
             present, newest = await present_revision(db), await asyncio.to_thread(newest_revision)
-            workers = [_workers(len(await live(db)))] if present == newest else []
+            is_behind = present is None or (present != newest and present in revisions())
+            workers = [] if is_behind else [_workers(len(await live(db)))]
     except ConfigError as error:
         return [DATABASE.failure(Finding.DATABASE, error=error)]
     through = ", through a pooler in session mode" if between is Pooling.SESSION else ""
@@ -81,6 +82,8 @@ def _schema(present: str | None, newest: str) -> ReportLine:
         return DATABASE.ok(Finding.MIGRATED, newest=newest)
     if present is None:
         return DATABASE.failure(Finding.NEVER_MIGRATED)
+    if present not in revisions():
+        return DATABASE.warning(Finding.NEWER_MIGRATION, present=present)
     return DATABASE.failure(Finding.OTHER_MIGRATION, present=present, newest=newest)
 
 

@@ -88,10 +88,7 @@ class WebhookDelivery(Table):
         UniqueConstraint("webhook_id", "event_number"),
         Index("ix_webhook_deliveries_latest", "webhook_id", "created_at", "id"),
         Index(
-            "ix_webhook_deliveries_pending",
-            "webhook_id",
-            "next_attempt_at",
-            postgresql_where=text("state = 'pending'"),
+            "ix_webhook_deliveries_pending", "webhook_id", "next_attempt_at", postgresql_where=text("state = 'pending'")
         ),
         Index("ix_webhook_deliveries_dead", "webhook_id", "created_at", postgresql_where=text("state = 'dead'")),
         Index("ix_webhook_deliveries_created_at", "created_at"),

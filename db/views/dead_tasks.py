@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Select, bindparam, case, func, select, tup
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import last_check, support_actions
-from db.engine import among
+from db.engine import among, columns_like
 from db.models.people import DeviceToken
 from db.models.pushes import PushAttempt, PushTask
 from db.support_actions import ShownAction
@@ -128,14 +128,7 @@ async def whole(db: AsyncSession, task_id: UUID) -> WholeTask | None:
     if not shown:
         return None
     attempts = (
-        select(
-            PushAttempt.number,
-            PushAttempt.started_at,
-            PushAttempt.outcome,
-            PushAttempt.reason,
-            PushAttempt.latency_ms,
-            PushAttempt.provider_id,
-        )
+        select(*columns_like(ShownAttempt, PushAttempt))
         .where(PushAttempt.task_id == task_id)
         .order_by(PushAttempt.number)
     )

@@ -83,11 +83,7 @@ HELD = (
     ),
     Held("takeover", DeviceTokenEvent.taken_by, (DeviceTokenEvent.id,), without=("device_id",)),
     Held(
-        "console_code",
-        ConsoleCode.user_id,
-        (ConsoleCode.digest,),
-        without=("digest",),
-        by_person=ConsoleCode.by_person,
+        "console_code", ConsoleCode.user_id, (ConsoleCode.digest,), without=("digest",), by_person=ConsoleCode.by_person
     ),
     Held(
         "console_session",
@@ -98,11 +94,7 @@ HELD = (
     ),
     Held("support_action", SupportAction.detail["user_id"].as_string(), (SupportAction.id,), without=("actor",)),
     Held(
-        "own_action",
-        SupportAction.actor,
-        (SupportAction.id,),
-        without=("detail",),
-        by_person=SupportAction.by_person,
+        "own_action", SupportAction.actor, (SupportAction.id,), without=("detail",), by_person=SupportAction.by_person
     ),
 )
 

@@ -9,7 +9,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import token_error_cutoffs, workers
 from db.engine import present_instant
-from db.models.operations import WorkerRow
 from db.models.people import Presence
 from db.models.pushes import OutboxRow
 from db.outbox import UNHURRIED
@@ -30,8 +29,9 @@ async def present(db: AsyncSession) -> Signals:
     now = await present_instant(db)
     engaged = (await token_error_cutoffs.engaged(db)).keys()
     reporting = await workers.live(db)
-    shut = _shut(reporting) | engaged
-    known = _reported(reporting) | engaged
+    gates = [each for worker in reporting for each in gates_of(worker)]
+    shut = {route for route, gate in gates if gate.get("state") != "closed"} | engaged
+    known = {route for route, _ in gates} | engaged
     waiting = (await db.execute(_PENDING, {"now": now, "first": _FIRST})).all()
     outbox = select(func.count(), func.min(_WAITS_SINCE).filter(OutboxRow.created_at > _FIRST))
     swept = await workers.reported(db, SWEEP)
@@ -71,14 +71,6 @@ def _dead(row: Row[Any]) -> DeadPushes | None:
     if route is None or kind is None:
         return None
     return DeadPushes(route, kind, row.total, row.unexpired, row.unexpired_users, row.lately_users)
-
-
-def _reported(reporting: Collection[WorkerRow]) -> set[Route]:
-    return {route for worker in reporting for route, _ in gates_of(worker)}
-
-
-def _shut(reporting: Collection[WorkerRow]) -> set[Route]:
-    return {route for worker in reporting for route, gate in gates_of(worker) if gate.get("state") != "closed"}
 
 
 def _unopened(swept: Mapping[str, Any]) -> OutboxBacklog:

@@ -46,11 +46,7 @@ def start_pot(guest: str, pot: Answer) -> Answer:
     """Let a pot steep: one reminder a minute before it is ready, one when it is. `id` makes a repeat harmless."""
     pot_id = pot.get("id") or str(uuid.uuid4())
     ready_at = datetime.now(UTC) + timedelta(seconds=float(str(pot["seconds"])))
-    steeping = {
-        "ends_at": ready_at.isoformat(),
-        "reminder_minutes": [1, 0],
-        "labels": {"tea": pot["tea"]},
-    }
+    steeping = {"ends_at": ready_at.isoformat(), "reminder_minutes": [1, 0], "labels": {"tea": pot["tea"]}}
     kept = ask("PUT", f"{of(guest)}/fasting-sessions/{pot_id}", steeping)
     return {"id": kept["id"], "tea": pot["tea"], "ready_at": kept["ends_at"]}
 

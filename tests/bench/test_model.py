@@ -40,6 +40,22 @@ def test_any_figure_can_be_replaced(capsys: pytest.CaptureFixture[str]) -> None:
     assert wanted.actions == pytest.approx(30 * (2 * 3.3 + 0.2 * 4))
 
 
+@pytest.mark.parametrize("option", [["--late", "0"], ["--phones", "-1"], ["--fasts", "nan"], ["--users", "inf"]])
+def test_a_figure_that_cannot_be_is_refused(option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(option)
+
+    assert f"argument {option[0]}: must be " in capsys.readouterr().err
+
+
+def test_arming_and_the_due_instant_count_where_they_are_more_than_the_busiest_hour() -> None:
+    spread, at_once = (needs(10_000_000, replace(Load(), together=each), Costs()) for each in (0.0, 0.2))
+
+    assert at_once.workers > 5 * spread.workers
+    assert at_once.temporal_cores > 5 * spread.temporal_cores
+    assert at_once.database_cores > 5 * spread.database_cores
+
+
 def test_one_process_is_never_enough_since_it_may_be_lost() -> None:
     least = needs(1, Load(), Costs())
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from db.engine import async_url, is_ready, make_engine, make_sessions
+from db.engine import async_url, make_engine, make_sessions
+from db.migrate import check_readiness
 from settings.environment import ConfigError, service_settings
 from tests.stack import Stack
 
@@ -47,7 +48,7 @@ async def port(ours: trustme.CA, stack: Stack) -> AsyncIterator[int]:
         except (ssl.SSLError, ConnectionError):  # the client goes away: it does not trust us
             writer.close()
 
-    server = await asyncio.start_server(serve, "localhost", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
     yield int(server.sockets[0].getsockname()[1])
     server.close()
 
@@ -96,7 +97,7 @@ def _address(stack: Stack, host: str, query: str) -> str:
 async def _is_ready(address: str) -> bool:
     engine = make_engine(address, pool_size=1)
     try:
-        return await is_ready(make_sessions(engine))
+        return (await check_readiness(make_sessions(engine)))[0]
     finally:
         await engine.dispose()
 

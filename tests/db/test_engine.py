@@ -13,13 +13,13 @@ from db.engine import (
     Sessions,
     async_url,
     connect_alone,
-    is_ready,
     look_alone,
     make_engine,
     make_sessions,
     watch,
     will_pass,
 )
+from db.migrate import check_readiness
 from tests.conftest import NewDatabase
 from tests.failover import Failover
 from tests.stack import Stack
@@ -62,7 +62,7 @@ async def test_a_database_is_reached_by_an_address_that_says_so(stack: Stack) ->
     address = stack.place.database_url + "&sslmode=disable&target_session_attrs=read-write"
     engine = make_engine(address)
 
-    ready, alone = await is_ready(make_sessions(engine)), await connect_alone(address, "test")
+    ready, alone = (await check_readiness(make_sessions(engine)))[0], await connect_alone(address, "test")
 
     assert ready
     await look_alone(alone)
@@ -81,16 +81,16 @@ async def test_connections_that_cannot_write_are_dropped_and_the_rest_of_the_poo
     engine = make_engine(failover.database_url, pool_size=3)
     sessions = make_sessions(engine)
     alone = await connect_alone(failover.database_url, "alone")
-    assert await is_ready(sessions)
+    assert (await check_readiness(sessions))[0]
 
     await failover.begin()
-    assert not await is_ready(sessions)
+    assert not (await check_readiness(sessions))[0]
     with pytest.raises(ReadOnly):
         await connect_alone(failover.database_url, "alone")
     await failover.end()
 
     assert alone.is_closed()
-    assert await is_ready(sessions)
+    assert (await check_readiness(sessions))[0]
     await engine.dispose()
 
 
@@ -116,7 +116,7 @@ async def test_a_connection_that_became_read_only_is_not_lent_again(stack: Stack
         before = (await db.execute(text("SELECT pg_backend_pid()"))).scalar_one()
         await db.commit()
 
-    assert await is_ready(sessions)
+    assert (await check_readiness(sessions))[0]
     assert await _pid(sessions) != before
     await engine.dispose()
 
@@ -131,7 +131,7 @@ async def test_a_host_that_is_gone_costs_its_part_of_the_time_once(stack: Stack)
         engine = make_engine(several.render_as_string(hide_password=False), pool_size=2)
         sessions = make_sessions(engine)
 
-        assert await is_ready(sessions)
+        assert (await check_readiness(sessions))[0]
         async with sessions() as first, sessions() as second:
             for db in (first, second):
                 await db.execute(text("SELECT 1"))

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from commands.context import migrate_named
-from db.engine import async_url, is_ready, make_sessions
+from db.engine import async_url, make_sessions
 from db.migrate import ALEMBIC, check_readiness, migrate, revisions
 from db.models.table import Table
 from settings.environment import ConfigError
@@ -68,7 +68,7 @@ def downgrade(connection: Connection) -> None:
 
 
 async def test_an_empty_database_becomes_the_models_and_nothing_else(empty: AsyncEngine) -> None:
-    assert not await is_ready(make_sessions(empty))
+    assert not (await check_readiness(make_sessions(empty)))[0]
 
     await migrate(address(empty))
 
@@ -77,7 +77,7 @@ async def test_an_empty_database_becomes_the_models_and_nothing_else(empty: Asyn
 
     assert await run(empty, differences) == []
     assert await run(empty, tables) == {*Table.metadata.tables, "alembic_version"}
-    assert await is_ready(make_sessions(empty))
+    assert (await check_readiness(make_sessions(empty)))[0]
 
 
 async def test_every_constraint_and_index_of_the_models_is_in_the_database(empty: AsyncEngine) -> None:
@@ -104,7 +104,7 @@ async def test_what_was_migrated_can_be_undone_and_done_again(empty: AsyncEngine
 
     assert await run(empty, tables) == {"alembic_version"}
     await migrate(address(empty))
-    assert await is_ready(make_sessions(empty))
+    assert (await check_readiness(make_sessions(empty)))[0]
 
 
 async def test_pushes_that_wait_through_the_upgrade_keep_the_app_of_their_phone(empty: AsyncEngine) -> None:
@@ -185,7 +185,7 @@ async def test_a_migrated_database_may_be_migrated_again(empty: AsyncEngine) -> 
     for _ in range(2):
         await migrate(address(empty))
 
-    assert await is_ready(make_sessions(empty))
+    assert (await check_readiness(make_sessions(empty)))[0]
 
 
 async def test_a_release_is_ready_on_its_own_schema_and_on_that_of_a_newer_one(empty: AsyncEngine) -> None:

@@ -112,6 +112,7 @@ def test_a_pod_is_restricted_and_bounded(kind: str, name: str) -> None:
             "unknown setting X_SECRET",
         ),
         (lambda pod: pod.pop("automountServiceAccountToken"), "has a token of Kubernetes"),
+        (lambda pod: pod.pop("enableServiceLinks"), "takes the names of services for settings"),
         (lambda pod: pod.update(terminationGracePeriodSeconds=30), "is killed before its sends are through"),
     ],
 )
@@ -223,6 +224,8 @@ def _faults(workload: Manifest) -> Iterator[str]:
         yield "no seccomp profile"
     if pod.get("automountServiceAccountToken") is not False:
         yield "has a token of Kubernetes"
+    if pod.get("enableServiceLinks") is not False:
+        yield "takes the names of services for settings"
     if any({"secret", "configMap", "emptyDir"}.isdisjoint(volume) for volume in pod.get("volumes", [])):
         yield "mounts more than secrets"
     for container in pod["containers"]:

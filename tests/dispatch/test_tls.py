@@ -10,7 +10,7 @@ import pytest
 import trustme
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 
-from dispatch.client import connect
+from dispatch.client import check_settings, connect
 from dispatch.encryption import why
 from settings.environment import ConfigError
 from tests.servers import free_port
@@ -149,9 +149,12 @@ async def test_what_cannot_be_used_stops_the_start_with_one_sentence(
         settings[KEY] = str(tmp_path / "another.pem")
         trustme.CA().issue_cert("other.internal").private_key_pem.write_to_path(tmp_path / "another.pem")
 
+    environ = {"TEMPORAL_ADDRESS": "127.0.0.1:7233", **settings}
     with pytest.raises(ConfigError, match=rf"^{sentence}[^\n]*\.$") as raised:
-        await connect(lazy=True, environ={"TEMPORAL_ADDRESS": "127.0.0.1:7233", **settings})
+        check_settings(environ)  # of the API, before it starts
     assert "hush" not in str(raised.value)
+    with pytest.raises(ConfigError):
+        await connect(environ=environ)
 
 
 async def _namespace(address: str, settings: Mapping[str, str]) -> str:

@@ -318,15 +318,25 @@ async def test_a_database_that_was_never_migrated(examine: Examine, postgres: st
     assert lines == [("database", "failure", "the database was never migrated")]
 
 
-async def test_a_database_of_an_older_release(examine: Examine, healthy: Stack) -> None:
+@pytest.mark.parametrize(
+    ("present", "level", "found"),
+    [
+        ("0001", "failure", "the database is at migration 0001, not at {newest}"),
+        ("9999", "warning", "a newer release has migrated the database to 9999; this one works with it"),
+    ],
+    ids=["older", "newer"],
+)
+async def test_a_database_of_another_release(
+    examine: Examine, healthy: Stack, present: str, level: str, found: str
+) -> None:
     [(newest,)] = await healthy.rows("SELECT version_num FROM alembic_version")
     async with healthy.sessions.begin() as db:
-        await db.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+        await db.execute(text("UPDATE alembic_version SET version_num = :present"), {"present": present})
     lines = findings(await examine())
     async with healthy.sessions.begin() as db:
         await db.execute(text("UPDATE alembic_version SET version_num = :newest"), {"newest": newest})
 
-    assert lines == [("database", "failure", f"the database is at migration 0001, not at {newest}")]
+    assert lines == [("database", level, found.format(newest=newest))]
 
 
 async def test_a_database_that_is_away(examine: Examine) -> None:

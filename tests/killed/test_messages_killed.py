@@ -54,7 +54,7 @@ async def test_a_push_under_way_in_a_killed_worker_shows_as_one_line(
     async with part(worker_settings(), "worker.py") as worker:
         await worker.says("worker ready")
         message_id = await posted(alice, conversation_id)
-        await simulator.received(phone.token)  # the provider has it; its answer is on the way
+        await simulator.phones.received(phone.token)  # the provider has it; its answer is on the way
         await worker.end(signal.SIGKILL)
 
     async with part(worker_settings(), "worker.py"):

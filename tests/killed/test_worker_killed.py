@@ -35,7 +35,7 @@ async def test_sends_held_and_under_way_in_a_killed_worker_show_once_within_25_s
         await other.register(held)
         being_held = await other.start_fast(due_in=4.0)
         await eventually(lambda: without_worker.holds_sends(being_held, 1), within=10)
-        await simulator.received(called.token)  # the provider has it; its answer is on the way
+        await simulator.phones.received(called.token)  # the provider has it; its answer is on the way
         await worker.end(signal.SIGKILL)
 
     async with part(worker_settings(), "worker.py"):
@@ -98,7 +98,7 @@ async def test_a_worker_that_is_told_to_stop_while_it_calls_waits_for_the_answer
         await worker.says("worker ready")
         session_id = await user.start_fast(due_in=1.0)
         for phone in phones:
-            await simulator.received(phone.token, timeout=10)  # the provider has it; its answer is on the way
+            await simulator.phones.received(phone.token, within=10)  # the provider has it; its answer is on the way
         status = await worker.end(signal.SIGTERM)
 
     said = "".join(worker.lines)

@@ -31,7 +31,7 @@ async def test_every_phone_of_the_others_is_pushed_to_and_the_senders_is_not(
     tasks = {task.installation_id: task for task in await tasks_of(stack, message_id)}
     assert set(tasks) == {phone.installation_id for phone in his}
     for phone in his:
-        [receipt] = await simulator.received(phone.token)
+        [receipt] = await simulator.phones.received(phone.token)
         task = tasks[phone.installation_id]
         data = {"task_id": str(task.task_id), "kind": "message", "url": f"fastbell://conversations/{conversation_id}"}
         assert _shown(receipt.request.payload) == GENERIC
@@ -50,7 +50,7 @@ async def test_the_text_is_shown_to_those_who_want_it_in_their_language(
 
     await handed_off(stack, await posted(alice, await conversation_of(alice, bob), "Shall we eat at 8?"))
 
-    [receipt] = await simulator.received(phone.token)
+    [receipt] = await simulator.phones.received(phone.token)
     assert _shown(receipt.request.payload) == {"title": "Neue Nachricht", "body": "Shall we eat at 8?"}
 
 

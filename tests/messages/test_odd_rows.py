@@ -119,7 +119,7 @@ async def test_a_message_and_a_reminder_reach_everybody_though_many_rows_are_odd
         reached += [each.first, each.second] if ODD[name].is_reached else [each.second]
     unreached = [odd[name].first for name, each in ODD.items() if not each.is_reached]
     for phone in reached:
-        assert len(await simulator.received(phone.token, 2)) == 2, phone
+        assert len(await simulator.phones.received(phone.token, 2)) == 2, phone
     assert [list(simulator.requests.for_token(phone.token)) for phone in unreached] == [[]] * len(unreached)
     told = [each["what"] for each in logs if each["event"] == unreadable.NOT_UNDERSTOOD]
     assert len(told) == len(set(told))

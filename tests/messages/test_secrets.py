@@ -43,7 +43,7 @@ async def test_neither_logs_nor_errors_nor_histories_hold_a_token_or_a_text(
     assert [answer.status_code for answer in refused] == [409, 422, 422]
     assert not [answer.text for answer in refused if SECRET in answer.text]
     for phone in phones:
-        [*_, receipt] = await simulator.received(phone.token)
+        [*_, receipt] = await simulator.phones.received(phone.token)
         assert SECRET in str(receipt.request.payload)
     assert not [word for word in (SECRET, *(phone.token for phone in phones)) if word in history or word in logs]
 
@@ -68,6 +68,6 @@ async def test_nor_do_the_histories_of_a_crowd_that_is_pushed_to_in_pages(stack:
     histories = [await kept_of(each) for each in (handoff(stack, message_id), *pages)]
     assert ['"hold_seconds":' in history for history in histories] == [False, True, True]
     for phone in bobs:
-        [*_, receipt] = await simulator.received(phone.token)
+        [*_, receipt] = await simulator.phones.received(phone.token)
         assert SECRET in str(receipt.request.payload)
     assert not [word for word in (SECRET, *(each.token for each in devices)) if any(word in each for each in histories)]

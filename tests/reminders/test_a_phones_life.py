@@ -44,7 +44,7 @@ async def test_a_reminder_that_meets_a_rotated_token_reaches_the_phone_once_it_r
     await eventually(lambda: needs_refresh(alice))
 
     await alice.register(Phone(phone.provider, token, phone.installation_id))
-    await simulator.received(token)
+    await simulator.phones.received(token)
     tapped = await does(simulator, phone, "tap")
 
     assert tapped["url"] == f"fastbell://fasting-sessions/{session_id}"

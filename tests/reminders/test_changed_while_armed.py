@@ -112,7 +112,7 @@ async def test_a_goal_moved_away_and_back_withdraws_what_was_cancelled_meanwhile
     refuse_once(simulator, backing_off)
     simulator.faults.add(provider="apns", token=called.token, fault="slow", delay=2.0, count=1)
     session_id = await user.start_fast(due_in=1.0)
-    await simulator.received(called.token)
+    await simulator.phones.received(called.token)
     await eventually(lambda: stack.failed_attempts(session_id, 1))
     path = f"/v1/fasting-sessions/{session_id}"
     ends_at = (await user.call("GET", path)).json()["ends_at"]
@@ -155,7 +155,7 @@ async def test_a_reminder_due_when_others_are_added_stays_due(
         answer = await user.call("PATCH", f"/v1/fasting-sessions/{session_id}", {"reminder_minutes": [1, 0]})
 
     assert [reminder["state"] for reminder in answer.json()["reminders"]] == ["due", "scheduled"]
-    await simulator.received(phone.token, timeout=10)
+    await simulator.phones.received(phone.token, within=10)
     await user.cancel(session_id)
 
 
@@ -170,7 +170,7 @@ async def test_a_stuck_row_delays_nobody_else(stack: Stack, simulator: Simulator
     async with uncommitted(stack, "SELECT 1 FROM fasting_sessions WHERE id = :id FOR UPDATE", id=ids[0]):
         ids += [await user.start_fast(due_in=due_at - time.monotonic()) for user in people[1:]]
         for phone in phones[1:]:
-            await simulator.received(phone.token, timeout=10)
+            await simulator.phones.received(phone.token, within=10)
         tasks = [(await stack.tasks(session_id))[0] for session_id in ids[1:]]
         lateness = [
             (simulator.requests.for_token(phone.token)[0].received_at - task.due_at).total_seconds()

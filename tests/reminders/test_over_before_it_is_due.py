@@ -119,7 +119,7 @@ async def test_a_call_under_way_when_the_fast_is_over_is_recorded_and_told_as_wh
         simulator.faults.add(provider=phone.provider, token=phone.token, fault="slow", delay=3, count=1)
     session_id = await user.start_fast(due_in=1.0)
     for phone in phones:
-        await simulator.received(phone.token)  # the provider has it; its answer is on the way
+        await simulator.phones.received(phone.token)  # the provider has it; its answer is on the way
 
     await _apply(change, user, session_id)
     await stack.knows(session_id, rev=2)

@@ -108,7 +108,7 @@ async def _received(
     await user.call("PUT", "/v1/notification-preferences", {"reminder_preview": preview})
     session_id = await user.start_fast(due_in=1.0)
     await stack.finished(session_id)
-    [receipt] = await simulator.received(phone.token)
+    [receipt] = await simulator.phones.received(phone.token)
     [task] = await stack.tasks(session_id)
     return receipt, task
 

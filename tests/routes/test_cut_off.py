@@ -79,7 +79,7 @@ async def test_a_call_that_is_cancelled_is_seen_through_and_its_outcome_is_on_re
     simulator.faults.add(provider="apns", token=phone.token, fault="slow", delay=0.5)
     async with worker_harness(without_worker) as worker:
         activity = Activity.start(worker, due)
-        await simulator.received(phone.token)
+        await simulator.phones.received(phone.token)
         activity.environment.cancel()
         sent = await activity.running
 
@@ -96,7 +96,7 @@ async def test_an_outcome_whose_activity_is_cancelled_while_its_row_is_stuck_is_
     simulator.faults.add(provider="apns", token=phone.token, fault="slow", delay=0.3)
     async with worker_harness(without_worker) as worker:
         activity = Activity.start(worker, due)
-        await simulator.received(phone.token)
+        await simulator.phones.received(phone.token)
         async with uncommitted(
             without_worker, "SELECT 1 FROM push_tasks WHERE task_id = :id FOR UPDATE", id=due.task_id
         ):
@@ -117,7 +117,7 @@ async def test_who_is_cancelled_in_line_asks_for_no_attempt(without_worker: Stac
         [ahead] = await due_now(without_worker, [first])
         simulator.faults.add(provider="apns", token=first.token, fault="slow", delay=0.5)
         calling = Activity.start(worker, ahead)
-        await simulator.received(first.token)
+        await simulator.phones.received(first.token)
         activity = Activity.start(worker, due)
         await eventually(lambda: _in_line(worker, 1))
         activity.environment.cancel()

@@ -64,7 +64,7 @@ async def test_nothing_is_taken_over_before_it_is_due(without_worker: Stack, sim
     ends = "UPDATE fasting_sessions SET ends_at = t.due_at + interval '30 minutes' FROM push_tasks t"
     await change(without_worker, f"{ends} WHERE id = t.conversation_id AND t.task_id = :id", id=due.task_id)
     async with _taking(without_worker):
-        await simulator.received(phone.token)
+        await simulator.phones.received(phone.token)
 
     [task] = await without_worker.rows("SELECT due_at FROM push_tasks WHERE task_id = :id", id=due.task_id)
     [request] = simulator.requests.for_token(phone.token)

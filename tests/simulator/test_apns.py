@@ -44,7 +44,7 @@ def apns_client(sim: Simulator, url: str) -> APNs:
 @pytest.fixture
 async def client(sim: Simulator) -> AsyncIterator[APNs]:
     """Plain aioapns to production."""
-    client = apns_client(sim, sim.apns_url)
+    client = apns_client(sim, sim.environment["APNS_URL"])
     yield client
     close(client)
 
@@ -72,7 +72,7 @@ async def test_a_push_sent_with_plain_aioapns_is_accepted_and_shown(sim: Simulat
     )
 
     assert (result.is_successful, result.notification_id) == (True, message_id)
-    [receipt] = await sim.received(TOKEN)
+    [receipt] = await sim.phones.received(TOKEN)
     assert receipt.fate == "shown"
     assert receipt.request.message_id == message_id
     assert receipt.request.payload == PAYLOAD

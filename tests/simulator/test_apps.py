@@ -90,7 +90,7 @@ async def test_a_connection_is_for_the_keys_of_one_team(sim: Simulator, raw: Raw
 
 
 async def test_fcm_serves_each_project_with_its_own_access_tokens_only(sim: Simulator) -> None:
-    async with httpx.AsyncClient(base_url=sim.fcm_url, verify=trusting(sim)) as client:
+    async with httpx.AsyncClient(base_url=sim.environment["FCM_URL"], verify=trusting(sim)) as client:
         demo = {"authorization": f"Bearer {await access_token(sim, client)}"}
         tea = {"authorization": f"Bearer {await access_token(sim, client, app='tea')}"}
         body = {"message": message()}
@@ -116,7 +116,7 @@ async def test_trouble_may_hit_one_app_alone(sim: Simulator, raw: RawHttp2) -> N
 
 
 async def test_access_tokens_may_be_revoked_for_one_project_alone(sim: Simulator) -> None:
-    async with httpx.AsyncClient(base_url=sim.fcm_url, verify=trusting(sim)) as client:
+    async with httpx.AsyncClient(base_url=sim.environment["FCM_URL"], verify=trusting(sim)) as client:
         tokens = [("fastbell-demo", await access_token(sim, client))]
         tokens.append(("fastbell-tea", await access_token(sim, client, app="tea")))
         sim.faults.add(provider="fcm", app="fastbell-tea", fault="revoke_access_tokens")

@@ -40,7 +40,7 @@ async def test_a_slow_answer_comes_late_but_the_phone_has_it_at_once(sim: Simula
     stream = raw.send()
     raw.flush()
 
-    await sim.received(TOKEN)
+    await sim.phones.received(TOKEN)
     received_after = asyncio.get_running_loop().time() - started
     heard = await raw.heard(stream)
 

@@ -71,7 +71,7 @@ async def test_an_answer_is_cut_with_its_connection(sim: Simulator, raw: RawHttp
 
 @pytest.mark.parametrize("is_http2", [True, False])
 async def test_half_an_answer_of_fcms_is_no_answer(sim: Simulator, is_http2: bool) -> None:
-    async with httpx.AsyncClient(base_url=sim.fcm_url, verify=trusting(sim), http2=is_http2) as client:
+    async with httpx.AsyncClient(base_url=sim.environment["FCM_URL"], verify=trusting(sim), http2=is_http2) as client:
         headers = {"authorization": f"Bearer {await access_token(sim, client)}"}
         sim.faults.add(provider="fcm", fault="cut_answer", count=1)
         with pytest.raises(httpx.TransportError):

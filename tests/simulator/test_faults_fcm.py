@@ -21,7 +21,7 @@ QUOTA = "Resource has been exhausted (e.g. check quota)."
 async def fcm(request: pytest.FixtureRequest, sim: Simulator, tls: ssl.SSLContext) -> AsyncIterator[Fcm]:
     """Each HTTP version in turn."""
     is_http2 = request.param == "HTTP/2"
-    async with httpx.AsyncClient(base_url=sim.fcm_url, verify=tls, http2=is_http2) as client:
+    async with httpx.AsyncClient(base_url=sim.environment["FCM_URL"], verify=tls, http2=is_http2) as client:
         yield Fcm(client, f"Bearer {await access_token(sim, client)}")
 
 

@@ -49,7 +49,7 @@ class Fcm:
 async def fcm(request: pytest.FixtureRequest, sim: Simulator, tls: ssl.SSLContext) -> AsyncIterator[Fcm]:
     """Each HTTP version in turn."""
     is_http2 = request.param == "HTTP/2"
-    async with httpx.AsyncClient(base_url=sim.fcm_url, verify=tls, http2=is_http2) as client:
+    async with httpx.AsyncClient(base_url=sim.environment["FCM_URL"], verify=tls, http2=is_http2) as client:
         yield Fcm(client, f"Bearer {await access_token(sim, client)}")
 
 
@@ -57,7 +57,7 @@ async def test_a_message_is_accepted_and_shown(sim: Simulator, fcm: Fcm, request
     answer = await fcm.send({"message": message()})
 
     assert request.node.callspec.params == {"fcm": answer.http_version}
-    [receipt] = await sim.received(TOKEN)
+    [receipt] = await sim.phones.received(TOKEN)
     assert (answer.status_code, answer.json()) == (200, {"name": receipt.request.message_id})
     assert answer.json()["name"].startswith("projects/fastbell-demo/messages/")
     assert receipt.request.payload == {"message": message()}

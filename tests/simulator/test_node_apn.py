@@ -50,7 +50,7 @@ async def test_a_push_is_accepted_and_shown(sim: Simulator, node_apn: Path) -> N
     )
 
     assert result == {"sent": [{"device": TOKEN, "apns-id": message_id}], "failed": []}
-    [receipt] = await sim.received(TOKEN)
+    [receipt] = await sim.phones.received(TOKEN)
     assert receipt.request.message_id == message_id
     headers = {name: value for name, value in receipt.request.headers.items() if name.startswith("apns-")}
     assert headers == {

@@ -24,7 +24,7 @@ OTHER_KEY = private_pem(rsa.generate_private_key(public_exponent=65537, key_size
 @pytest.fixture
 async def client(sim: Simulator, tls: ssl.SSLContext) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the token endpoint."""
-    async with httpx.AsyncClient(base_url=sim.fcm_url, verify=tls) as client:
+    async with httpx.AsyncClient(base_url=sim.environment["FCM_URL"], verify=tls) as client:
         yield client
 
 
@@ -37,7 +37,7 @@ async def test_firebase_admins_credential_gets_an_access_token(sim: Simulator) -
     transport.session.close()
 
     assert credential.token.startswith("ya29.")
-    async with httpx.AsyncClient(base_url=sim.fcm_url, verify=trusting(sim)) as client:
+    async with httpx.AsyncClient(base_url=sim.environment["FCM_URL"], verify=trusting(sim)) as client:
         answer = await client.post(
             "/v1/projects/fastbell-demo/messages:send",
             json={"message": {"token": "x", "data": {}}},
@@ -88,7 +88,7 @@ async def test_an_access_token_ends_with_its_lifetime(tmp_path: Path) -> None:
     behaviour = Behaviour(access_token_lifetime=timedelta(0))
     async with (
         Simulator.start(run_dir=tmp_path, behaviour=behaviour) as sim,
-        httpx.AsyncClient(base_url=sim.fcm_url, verify=trusting(sim)) as client,
+        httpx.AsyncClient(base_url=sim.environment["FCM_URL"], verify=trusting(sim)) as client,
     ):
         granted = await client.post("/token", data={"grant_type": GRANT, "assertion": assertion(sim)})
         answer = await client.post(
@@ -117,5 +117,5 @@ async def test_the_endpoint_can_be_down_for_a_number_of_requests(sim: Simulator,
 def test_the_service_account_names_the_simulators_endpoint(sim: Simulator) -> None:
     account = service_account(sim)
 
-    assert account["token_uri"] == f"{sim.fcm_url}/token"
+    assert account["token_uri"] == f"{sim.environment['FCM_URL']}/token"
     assert (account["type"], account["project_id"]) == ("service_account", "fastbell-demo")

@@ -60,7 +60,7 @@ def iphone(raw: RawHttp2, admin: httpx.AsyncClient) -> Phone:
 @pytest.fixture
 async def android(sim: Simulator, tls: ssl.SSLContext, admin: httpx.AsyncClient) -> AsyncIterator[Phone]:
     """An Android phone."""
-    async with httpx.AsyncClient(base_url=sim.fcm_url, verify=tls) as client:
+    async with httpx.AsyncClient(base_url=sim.environment["FCM_URL"], verify=tls) as client:
         headers = {"authorization": f"Bearer {await access_token(sim, client)}"}
 
         async def push(token: str, title: str, key: str, ttl: int) -> tuple[int, Any]:

@@ -69,7 +69,7 @@ def _signing_key(pem: str) -> rsa.RSAPrivateKey:
 async def access_token(sim: Simulator, client: httpx.AsyncClient, *, app: str = "demo") -> str:
     """Get an access token."""
     asked = {"grant_type": GRANT, "assertion": assertion(sim, app=app)}
-    answer = await client.post(f"{sim.fcm_url}/token", data=asked)
+    answer = await client.post(f"{sim.environment['FCM_URL']}/token", data=asked)
     assert answer.status_code == 200, answer.text
     token: str = answer.json()["access_token"]
     return token

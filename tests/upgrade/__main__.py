@@ -36,7 +36,7 @@ from tests.releases import Release, releases
 from tests.servers import ROOT, Part, TemporalServer, free_port, part
 from tests.stack import UNLIMITED, Stack, StackPlace, eventually, temporal_client
 from tests.upgrade.last_release import NotThere, is_in_history, python_of, take_out
-from tests.upgrade.people import Awaited, People
+from tests.upgrade.people import BROUGHT, Awaited, People
 
 SEED = int(os.environ.get("UPGRADE_SEED") or secrets.randbits(32))
 LATE = 15.0  # seconds; a task of a workflow that 0.1.0 took along is missed after 10
@@ -175,6 +175,10 @@ class Rehearsal:
             counts = {what: (await staying.stack.rows(query))[0][0] for what, query in _UNDER_WAY.items()}
             if all(counts.values()):
                 break
+        if leaving is self.new:  # 0.1.0 takes no batches, and has to dispatch what one has left in the outbox
+            await self.people.bring(leaving.stack)
+            [[owed]] = await staying.stack.rows("SELECT count(*) FROM outbox")
+            say(f"A batch has left {owed} of {BROUGHT} fasts in the outbox.")
         say(f"{leaving.name} ends: " + ", ".join(f"{count} {what}" for what, count in counts.items()) + ".")
         for what, count in counts.items():
             self.seen[f"{what}, from {leaving.name} to {staying.name}"] += count
@@ -207,7 +211,7 @@ class Rehearsal:
         requests: dict[str, list[float]] = {}
         refused: set[str] = set()
         for request in self.new.place.simulator.requests:
-            if request.is_accepted:
+            if request.status == 200:
                 requests.setdefault(request.token, []).append(request.received_timestamp)
             else:
                 refused.add(request.token)

@@ -5,13 +5,15 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
-from uuid import UUID
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
 
 from tests.stack import Phone, Stack, User, android, iphone, refuse_once
 from tests.talk import connected, conversation_of, give_phones, posted
 
 CROWD = 52  # people; their handoff takes two pages
+BROUGHT = 150  # people of one batch
+_BROUGHT_DUE = 20.0  # seconds until their reminders are due
 _SOONEST, _LATEST = 3.0, 30.0  # seconds until a reminder is due
 _SETTLED = 10.0  # seconds before it is due, after which a fast is left alone
 
@@ -64,6 +66,27 @@ class People:
         reached = "SELECT token FROM device_tokens WHERE user_id = ANY(:users)"
         rows = await stack.rows(reached, users=[user.user_id for user in users[1:]])
         self.awaited += [Awaited(row.token, [time.time()], is_reminder=False) for row in rows]
+
+    async def bring(self, stack: Stack) -> None:
+        """Let a backend bring many in two batches, the reminders of which are due soon."""
+        backend, phones = stack.user("backend", "service"), [self._phone() for _ in range(BROUGHT)]
+        rows = [(str(uuid4()), phone) for phone in phones]
+        registered = [
+            {"user_id": name, "op": "register", "provider": phone.provider, "token": phone.token}
+            | {"installation_id": str(phone.installation_id)}
+            for name, phone in rows
+        ]
+        ends_at = datetime.now(UTC) + timedelta(seconds=60 + _BROUGHT_DUE)
+        started = [
+            {"user_id": name, "op": "start", "session_id": str(uuid4()), "reminder_minutes": [1]}
+            | {"ends_at": ends_at.isoformat()}
+            for name, _ in rows
+        ]
+        for path, items in (("/v1/device-tokens/batch", registered), ("/v1/fasting-sessions/batch", started)):
+            answer = (await backend.call("POST", path, {"items": items})).json()
+            if not all(each["status"] in {200, 201} for each in answer["items"]):
+                raise AssertionError(answer["items"])
+        self.awaited += [Awaited(phone.token, [ends_at.timestamp() - 60]) for phone in phones]
 
     async def _start(self, stack: Stack, *, again: bool) -> None:
         user, phone = stack.user(), self._phone()
