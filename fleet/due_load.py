@@ -38,8 +38,9 @@ class DueWaits:
         finally:
             timer.cancel()
             self._waiting.discard(due)
-            if not self._waiting:
+            if not self._waiting and self._watch is not None:
                 self._watch.cancel()
+                self._watch = None  # whoever waits next in this very turn needs one that lives
 
     async def _end_at(self, shutdown: Callable[[], Coroutine[Any, Any, None]]) -> None:
         await shutdown()
