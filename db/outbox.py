@@ -65,7 +65,7 @@ async def add(db: AsyncSession, subject_kind: str, subject_id: UUID, needed_at: 
 
 
 @dataclass(frozen=True, slots=True)
-class Owed:
+class PlannedDispatch:
     """A dispatch of a fast that is to be added."""
 
     subject_id: UUID
@@ -79,9 +79,9 @@ class Owed:
         return OutboxEntry(outbox_id, subject_kind, self.subject_id, 1, self.traceparent, self.needed_at)
 
 
-def owed(
+def planned_dispatches(
     needs: Mapping[UUID, datetime], now: datetime, traceparents: Mapping[UUID, str | None] = MappingProxyType({})
-) -> list[Owed]:
+) -> list[PlannedDispatch]:
     """Plan dispatches, each with the instant at which Temporal has to know.
 
     Of many, this process tries those first that are needed soon. Sweepers dispatch the others, without haste.
@@ -92,11 +92,11 @@ def owed(
     for subject_id, needed_at in needs.items():
         is_own = few or needed_at <= now + SOON
         traceparent = traceparents.get(subject_id) or present
-        planned.append(Owed(subject_id, needed_at, now + GRACE if is_own else now, traceparent, is_own))
+        planned.append(PlannedDispatch(subject_id, needed_at, now + GRACE if is_own else now, traceparent, is_own))
     return planned
 
 
-async def add_all(db: AsyncSession, subject_kind: str, dispatches: Collection[Owed]) -> list[OutboxEntry]:
+async def add_all(db: AsyncSession, subject_kind: str, dispatches: Collection[PlannedDispatch]) -> list[OutboxEntry]:
     """Add dispatches; gives those that this process tries first."""
     if not dispatches:
         return []
@@ -105,7 +105,7 @@ async def add_all(db: AsyncSession, subject_kind: str, dispatches: Collection[Ow
     return entries(subject_kind, dispatches, {row.subject_id: row.id for row in added})
 
 
-def entries(subject_kind: str, dispatches: Iterable[Owed], ids: Mapping[UUID, int]) -> list[OutboxEntry]:
+def entries(subject_kind: str, dispatches: Iterable[PlannedDispatch], ids: Mapping[UUID, int]) -> list[OutboxEntry]:
     """Give those of these dispatches that were added, under which ids, and that this process tries first."""
     return [
         each.entry(subject_kind, ids[each.subject_id]) for each in dispatches if each.is_own and each.subject_id in ids
@@ -208,6 +208,6 @@ _ADD = text("""
     SELECT CAST(:subject_kind AS text), subject_id, next_attempt_at, needed_at, traceparent
       FROM unnest(CAST(:subject_id AS uuid[]), CAST(:next_attempt_at AS timestamptz[]),
                   CAST(:needed_at AS timestamptz[]), CAST(:traceparent AS text[]))
-           AS owed (subject_id, next_attempt_at, needed_at, traceparent)
+           AS planned (subject_id, next_attempt_at, needed_at, traceparent)
     RETURNING id, subject_id
 """)

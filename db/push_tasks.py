@@ -83,6 +83,7 @@ class Update:
     next_attempt_at: datetime | None = None
     new_attempts: int = 0
     device_id: UUID | None = None  # None: as it was
+    ago: float = 0.0  # seconds since it was accepted
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +179,7 @@ def planned(row: Any) -> PlannedSend | None:  # noqa: ANN401 -- any row with the
 
 async def locked(db: AsyncSession, task_ids: Collection[UUID]) -> list[Task]:
     """Read tasks and lock them until the transaction ends; those that this release cannot read are left out."""
-    query = select(PushTask.__table__).where(among(PushTask.task_id, task_ids))
+    query = select(*_TASK).where(among(PushTask.task_id, task_ids))
     rows = await db.execute(query.order_by(PushTask.task_id).with_for_update())
     return [task for row in rows if (task := task_of(row)) is not None]
 
@@ -191,7 +192,7 @@ async def existing(db: AsyncSession, task_ids: Collection[UUID]) -> set[UUID]:
 async def apply(db: AsyncSession, updates: Collection[Update]) -> None:
     """Store the states of tasks. Acceptance always wins; any other state changes only a pending task."""
     if updates:
-        names = ("task_id", "state", "reason", "next_attempt_at", "new_attempts", "device_id")
+        names = ("task_id", "state", "reason", "next_attempt_at", "new_attempts", "device_id", "ago")
         columns = columns_of(sorted(updates, key=lambda u: u.task_id), *names)
         settled = (await db.execute(_APPLY, columns)).all()
         if settled:
@@ -277,6 +278,12 @@ async def mark_opened(db: AsyncSession, user_id: str, task_id: UUID) -> bool:
     return await db.scalar(query) is not None
 
 
+_TASK = (  # the columns that `task_of` reads
+    *(PushTask.task_id, PushTask.kind, PushTask.user_id, PushTask.installation_id, PushTask.conversation_id),
+    *(PushTask.provider, PushTask.app_id, PushTask.environment, PushTask.message_id, PushTask.reminder_minutes),
+    *(PushTask.collapse_key, PushTask.due_at, PushTask.expires_at, PushTask.attempt_count, PushTask.synced_at),
+    *(PushTask.validate_only, PushTask.state, PushTask.last_reason, PushTask.again_at, PushTask.held_by),
+)
 # The state is written out, so that the planner uses the partial index of pending tasks.
 _OVERDUE = text("""
     SELECT user_id, message_id
@@ -335,12 +342,13 @@ _APPLY = text(
                held_by = NULL,
                attempt_count = t.attempt_count + new.new_attempts,
                device_id = coalesce(new.device_id, t.device_id),
-               accepted_at = CASE WHEN new.state = 'accepted' THEN clock_timestamp() END,
+               accepted_at = CASE WHEN new.state = 'accepted'
+                                  THEN clock_timestamp() - new.ago * interval '1 second' END,
                settled_at = CASE WHEN new.state <> 'pending' THEN clock_timestamp() END
           FROM unnest(CAST(:task_id AS uuid[]), CAST(:state AS text[]), CAST(:reason AS text[]),
                       CAST(:next_attempt_at AS timestamptz[]), CAST(:new_attempts AS int[]),
-                      CAST(:device_id AS uuid[]))
-               AS new (task_id, state, reason, next_attempt_at, new_attempts, device_id)
+                      CAST(:device_id AS uuid[]), CAST(:ago AS float8[]))
+               AS new (task_id, state, reason, next_attempt_at, new_attempts, device_id, ago)
          WHERE t.task_id = new.task_id
            AND (t.state = 'pending' OR (new.state = 'accepted' AND t.state <> 'accepted'))
         RETURNING t.task_id, t.provider, t.kind, t.state, t.last_reason, t.installation_id, t.collapse_key,
@@ -384,7 +392,7 @@ def _count_accepted(groups: Rows) -> None:
             metrics.pushes_collapsed.labels(group.provider, group.kind, "after_acceptance").inc(group.replacing)
 
 
-def task_of(row: Row[Any] | PushTask) -> Task | None:
+def task_of(row: Any) -> Task | None:  # noqa: ANN401 -- of the table, or of a query with these columns
     """Read a push task; None for one that this release cannot read."""
     route, kind = route_of(row, "push_tasks"), word(Kind, row.kind, "push_tasks.kind")
     state = word(TaskState, row.state, "push_tasks.state")
