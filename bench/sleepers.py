@@ -74,9 +74,10 @@ async def _measured(sessions: int, evictions: int) -> tuple[list[Footprint], lis
                 await _all_sleep(stack, mark)
                 await asyncio.sleep(_PAUSE)
             footprints.append(await _footprint(stack, mark))
+        if not evictions:
+            return footprints, []
         with phase("workflows that come and go", evictions) as progress:
-            evicted = await _come_and_go(stack, evictions, progress) if evictions else []
-        return footprints, evicted
+            return footprints, await _come_and_go(stack, evictions, progress)
 
 
 async def _come_and_go(stack: Stack, count: int, progress: Progress) -> list[tuple[int, float]]:
