@@ -15,7 +15,7 @@ from uuid import UUID
 import structlog
 import uvloop
 from temporalio.client import Client
-from temporalio.worker import PollerBehaviorSimpleMaximum, UnsandboxedWorkflowRunner, Worker
+from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 
 from activities.handoff import HandoffPlanning
 from activities.housekeeping import Purging, Sweeping
@@ -40,7 +40,7 @@ from domain.push import Provider
 from domain.webhooks import MAX_WEBHOOKS
 from fleet.due_load import DueLoad
 from fleet.heartbeat import Heartbeat, this_process
-from fleet.interceptors import IdsInLogs, NamelessFailures
+from fleet.interceptors import FreeingRunner, IdsInLogs, NamelessFailures
 from fleet.signals import FleetSignals
 from fleet.takeover import Takeover
 from fleet.token_error_cutoff import TokenErrorCutoff
@@ -87,10 +87,7 @@ def make_workers(
     keep: Keep = DEFAULT_KEEP,
     webhooks: WebhookDependencies | None = None,
 ) -> list[Worker]:
-    """Make one worker for the workflows, one for webhooks, and one for the sends of each provider.
-
-    Unsandboxed: the sandbox costs more CPU than the workflow itself. Replayed histories guard determinism.
-    """
+    """Make one worker for the workflows, one for webhooks, and one for the sends of each provider."""
     opening, planning = ReminderOpening(sessions), HandoffPlanning(sessions)
     sweeping, purging = Sweeping(sessions, client), Purging(sessions, keep)
     workers = [
@@ -112,7 +109,7 @@ def make_workers(
                 purging.purge,
             ],
             no_remote_activities=True,
-            workflow_runner=UnsandboxedWorkflowRunner(),
+            workflow_runner=FreeingRunner(),
             interceptors=[IdsInLogs(), NamelessFailures()],
             max_cached_workflows=_CACHED_WORKFLOWS,
             max_concurrent_workflow_tasks=100,
@@ -125,7 +122,7 @@ def make_workers(
             client,
             task_queue=WEBHOOK_QUEUE,
             workflows=[WebhookFollower],
-            workflow_runner=UnsandboxedWorkflowRunner(),
+            workflow_runner=FreeingRunner(),
             max_cached_workflows=MAX_WEBHOOKS,
             sticky_queue_schedule_to_start_timeout=_MISSED_AFTER,
             activities=[FeedFollowing(sessions, webhooks or WebhookDependencies()).follow_feed],

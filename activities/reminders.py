@@ -1,16 +1,22 @@
 """Open a reminder: check it in the database, not in the workflow's memory, and plan its pushes."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
 from db import device_tokens, fasting_sessions, messages, push_tasks, withheld_pushes
-from db.engine import Sessions, present_instant
+from db.batch import Batch
+from db.engine import Sessions, is_contended, present_instant, wait_briefly_for_locks
+from db.fasting_sessions import FastWithPhones
 from db.models.people import DeviceToken
+from db.unreadable import Unreadable
 from db.withheld_pushes import About, Whom
 from domain.kinds import RULES, Kind
 from domain.last_check import unwanted, withheld
@@ -18,6 +24,9 @@ from domain.preferences import Preferences
 from domain.push import PlannedSend, SentPush, TaskState
 from domain.reminders import Reminder, message_id, reminders
 from domain.sessions import FastingSession, SessionStatus
+
+_GATHERS = 0.2  # seconds: reminders to be armed within them share a transaction
+_HURRY = timedelta(seconds=1)  # a reminder that is due so soon waits for no other
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,47 +88,68 @@ class ReminderStatus:
 
 
 class ReminderOpening:
-    """The local activities of `FastingReminder`; each is one transaction and may be repeated."""
+    """The local activities of `FastingReminder`; each may be repeated."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
+        self._arming = Batch(self._arm_together, in_flight=2)
+        self._gathering: asyncio.Task[None] | None = None
 
     @activity.defn
     async def open_reminder(self, ask: OpenReminder) -> OpenedReminder:
         """Plan the pushes of a reminder that is still valid; at its due instant, put it into its user's log."""
+        if ask.moment is Moment.DUE:
+            return await self._open_due(ask)
+        if ask.due_at - datetime.now(UTC) > _HURRY:
+            if self._gathering is None or self._gathering.done():
+                self._gathering = asyncio.create_task(asyncio.sleep(_GATHERS))
+            await asyncio.wait({self._gathering})
+        try:
+            return await self._arming.ask(ask)
+        except DBAPIError as error:
+            if not is_contended(error):
+                raise
+        async with self._sessions.begin() as db:  # waits for the lock, and nobody waits with it
+            [opened] = await _arm(db, [ask])
+        if isinstance(opened, Unreadable):
+            raise opened
+        return opened
+
+    async def _arm_together(self, asks: Sequence[OpenReminder]) -> Sequence[OpenedReminder | Unreadable]:
+        """Share a transaction, which costs more than what it does for each."""
         async with self._sessions.begin() as db:
-            read = await fasting_sessions.read_with_phones(db, ask.session_id)
-            if read is None:
+            await wait_briefly_for_locks(db)
+            return await _arm(db, asks)
+
+    async def _open_due(self, ask: OpenReminder) -> OpenedReminder:
+        async with self._sessions.begin() as db:
+            read = await fasting_sessions.read_with_phones(db, [ask.session_id])
+            reminder, fast = _checked(ask, read), read.get(ask.session_id)
+            if isinstance(reminder, Unreadable):
+                raise reminder
+            if fast is None:
                 return OpenedReminder(withheld="session_missing")
-            session, preferred, devices = read.session, read.preferences, read.devices
-            reminder = _find(session, ask.minutes, ask.due_at)
-            zones = [device.time_zone for device in devices]
-            reason = withheld(session, ask.minutes, ask.due_at, preferred, zones)
-            message = message_id(session.session_id, ask.minutes, ask.due_at)
-            about = About(Kind.REMINDER, session.session_id, message, ask.minutes)
-            if reason or reminder is None:
-                if ask.moment is Moment.DUE:  # an earlier opening whose result was lost may have planned
-                    left = [send.task_id for send in await push_tasks.pending_of(db, message)]
-                    await push_tasks.close(db, left, TaskState.WITHDRAWN, reason or "goal_moved")
-                    await withheld_pushes.note(db, about, {(session.user_id, None): reason or "goal_moved"})
-                return OpenedReminder(withheld=reason or "goal_moved")
-            if ask.moment is Moment.DUE:
-                due = messages.ReminderMessage(message, session.session_id, session.user_id, reminder.minutes)
-                await messages.enter_reminders(db, [due])
-            is_over = ask.moment is Moment.DUE and reminder.expires_at <= await present_instant(db)
+            user_id, devices = fast.session.user_id, fast.devices
+            message = message_id(ask.session_id, ask.minutes, ask.due_at)
+            about = About(Kind.REMINDER, ask.session_id, message, ask.minutes)
+            if isinstance(reminder, str):  # an earlier opening whose result was lost may have planned
+                left = [send.task_id for send in await push_tasks.pending_of(db, message)]
+                await push_tasks.close(db, left, TaskState.WITHDRAWN, reminder)
+                await withheld_pushes.note(db, about, {(user_id, None): reminder})
+                return OpenedReminder(withheld=reminder)
+            due = messages.ReminderMessage(message, ask.session_id, user_id, reminder.minutes)
+            await messages.enter_reminders(db, [due])
+            is_over = reminder.expires_at <= await present_instant(db)
             if is_over:  # recorded for the phones that missed it, not for later ones
-                devices = await device_tokens.active_since(db, session.user_id, reminder.due_at)
-            if ask.moment is Moment.DUE:
-                withheld_from = _withheld_from(devices, preferred, reminder)
-                reasons: dict[Whom, str] = {
-                    (session.user_id, each.installation_id): "quiet_hours" for each in withheld_from
-                }
-                if not devices:
-                    reasons[session.user_id, None] = "no_active_token"
-                if reasons:
-                    await withheld_pushes.note(db, about, reasons)
-                devices = [each for each in devices if each not in withheld_from]
-            sends = await push_tasks.plan_and_list(db, _due_message(message, session.session_id, reminder), devices)
+                devices = await device_tokens.active_since(db, user_id, reminder.due_at)
+            withheld_from = _withheld_from(devices, fast.preferences, reminder)
+            reasons: dict[Whom, str] = {(user_id, each.installation_id): "quiet_hours" for each in withheld_from}
+            if not devices:
+                reasons[user_id, None] = "no_active_token"
+            if reasons:
+                await withheld_pushes.note(db, about, reasons)
+            devices = [each for each in devices if each not in withheld_from]
+            [sends] = await push_tasks.plan_and_list(db, [(_due_message(ask, reminder), devices)])
             if is_over:
                 await push_tasks.close(db, [send.task_id for send in sends], TaskState.DEAD, "opened_too_late")
                 return OpenedReminder(withheld="opened_too_late")
@@ -134,6 +164,40 @@ class ReminderOpening:
         return tuple(SentPush(task_id, *states[task_id]) for task_id in ask.task_ids)
 
 
+async def _arm(db: AsyncSession, asks: Sequence[OpenReminder]) -> list[OpenedReminder | Unreadable]:
+    """Plan reminders that are nearly due: nobody may see anything of them yet."""
+    read = await fasting_sessions.read_with_phones(db, {ask.session_id for ask in asks})
+    checked = [_checked(ask, read) for ask in asks]
+    plans = [
+        (_due_message(ask, each), fast.devices)
+        for ask, each in zip(asks, checked, strict=True)
+        if isinstance(each, Reminder) and (fast := read[ask.session_id]) is not None
+    ]
+    planned = iter(await push_tasks.plan_and_list(db, plans) if plans else ())
+    opened: list[OpenedReminder | Unreadable] = []
+    for each in checked:
+        match each:
+            case Reminder():
+                opened.append(OpenedReminder(tuple(next(planned)), ends_briefly=True))
+            case str():
+                opened.append(OpenedReminder(withheld=each))
+            case Unreadable():
+                opened.append(each)
+    return opened
+
+
+def _checked(ask: OpenReminder, read: Mapping[UUID, FastWithPhones | None]) -> Reminder | str | Unreadable:
+    """Give the reminder if it may be sent to some phone, and else why not."""
+    if ask.session_id not in read:
+        return "session_missing"
+    fast = read[ask.session_id]
+    if fast is None:
+        return Unreadable("fasting session")
+    zones = [device.time_zone for device in fast.devices]
+    reason = withheld(fast.session, ask.minutes, ask.due_at, fast.preferences, zones)
+    return reason or _find(fast.session, ask.minutes, ask.due_at) or "goal_moved"
+
+
 def _withheld_from(devices: Sequence[DeviceToken], preferred: Preferences, reminder: Reminder) -> list[DeviceToken]:
     """Find the phones that are in quiet hours; before the due instant the check of each push decides."""
     return [each for each in devices if unwanted(Kind.REMINDER, preferred, reminder.due_at, each.time_zone)]
@@ -144,13 +208,13 @@ def _find(session: FastingSession, minutes: int, due_at: datetime) -> Reminder |
     return next(matching, None)
 
 
-def _due_message(message: UUID, session_id: UUID, reminder: Reminder) -> push_tasks.DueMessage:
+def _due_message(ask: OpenReminder, reminder: Reminder) -> push_tasks.DueMessage:
     return push_tasks.DueMessage(
-        message_id=message,
+        message_id=message_id(ask.session_id, ask.minutes, ask.due_at),
         kind=Kind.REMINDER,
-        conversation_id=session_id,
+        conversation_id=ask.session_id,
         reminder_minutes=reminder.minutes,
-        collapse_key=RULES[Kind.REMINDER].collapse_key(session_id),
+        collapse_key=RULES[Kind.REMINDER].collapse_key(ask.session_id),
         due_at=reminder.due_at,
         expires_at=reminder.expires_at,
     )

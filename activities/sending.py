@@ -1,4 +1,4 @@
-"""Send one push: hold until it is due, lease a stream, check a last time, call once, record the outcome."""
+"""Send one push: get a stream shortly before it is due; then check a last time, call once, record the outcome."""
 
 import asyncio
 import random
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, assert_never
-from uuid import UUID
+from uuid import UUID, uuid4
 from zlib import crc32
 
 import structlog
@@ -30,6 +30,7 @@ from push.limiter.registry import RouteLimiters
 from push.limiter.route_limiter import Permit, RouteLimiter
 from push.registry import SenderRegistry
 from push.sender import (
+    Accepted,
     Answer,
     AwaitsCredentials,
     Delivery,
@@ -51,6 +52,7 @@ _CALL_WITHIN = 10.9  # seconds; connections give up after 10.5 at the latest, bu
 MAX_WAITS = 0.5  # of a push's remaining time while its route is paused: the route may be up again long before the end
 MAX_OTHERS = 2_000  # sends in one worker that are not of reminders; a tenth of its room
 _IN_DOUBT = {Delivery.DECLINED, Delivery.UNKNOWN}  # a second call may show the push twice
+_AHEAD = 0.3  # seconds before it is due in which a send gets turn and stream, where there are plenty
 _HAND_OVER = timedelta(milliseconds=50)  # until another worker takes over when this one shuts down
 _LOOK_AGAIN = timedelta(seconds=2)  # while another attempt is open, or its outcome is not stored
 SEND_BUDGET = timedelta(seconds=20)  # a lease, the check, one call and its record; then Temporal misses a lost worker
@@ -138,9 +140,8 @@ class PushSending:
         left = max(ask.hold_seconds - (info.started_time - info.scheduled_time).total_seconds(), 0.0)
         hold = hold_for(ask.task_id, left, SEND_BUDGET.total_seconds())
         with self._room(ask), self._holds.holding(hold):
-            await self._wait(left)
             progress = _Progress(hold, info.attempt)
-            return await _shielded(self._send(ask, progress), progress)
+            return await _shielded(self._send_when_due(ask, progress), progress)
 
     async def take_over(self, send: PlannedSend, hold: Hold) -> None:
         """Send a push that a lost worker held. Its activity, which Temporal runs again, finds it finished.
@@ -189,6 +190,10 @@ class PushSending:
                 return
         raise _again("worker_shutdown", _HAND_OVER)
 
+    async def _send_when_due(self, ask: SendPush, progress: "_Progress") -> SentPush:
+        await self._wait(progress.left - _AHEAD)
+        return await self._send(ask, progress)
+
     async def _send(self, ask: SendPush, progress: "_Progress") -> SentPush:
         with self._due_load.taking_part():
             done = await self._store_kept(ask) or await self._attempt(ask, progress)
@@ -218,23 +223,29 @@ class PushSending:
     async def _attempt(
         self, ask: SendPush, progress: "_Progress"
     ) -> _Attempted | Final | Deferred | InFlight | TakenOver:
-        """Pass the limiter, lease a stream, check, call. A push that may not call is checked all the same."""
+        """Pass the limiter, lease a stream, wait until it is due, check, call.
+
+        A push that may not call is checked all the same.
+        """
         route = self._apps.route(self._provider, ask.app_id, ask.environment)
         sender = self._apps.sender(self._provider, ask.app_id)
         limiter = self._limiters.serving(route, sender)
         user_digest = ask.user_digest or crc32(ask.task_id.bytes)  # older releases gave none: each push counts alone
+        if sender is None or not limiter.has_plenty:
+            await self._wait_ahead(progress)
         permit = limiter.enter(RULES[ask.kind].priority, ask.task_id, user_digest)
         try:
             async with permit:
                 if sender is None:
                     raise NotConfigured("app_not_configured")
                 async with sender.lease(ask.environment, user_digest) as send:
+                    await self._wait_ahead(progress)
                     permit.check()
                     claimed_at = progress.claim()
-                    verdict = await self._begin_attempt(ask, progress.hold)
+                    verdict = await self._begin_attempt(ask, progress)
                     if not isinstance(verdict, Proceed):
                         return verdict
-                    go = replace(verdict, route=route)
+                    go = verdict if verdict.route == route else replace(verdict, route=route)
                     if progress.is_cancelled:
                         trouble = Unavailable("worker_stood_still", Delivery.NOT_SENT)
                         return _Attempted(go, sender, trouble, claimed_at, latency=0.0)
@@ -244,7 +255,15 @@ class PushSending:
                         return _not_called(go, sender, claimed_at, "readdressed")  # a revival sends its own
                     return await _call(permit, send, go, sender, claimed_at)
         except ProviderTrouble as trouble:
-            return await self._hindered(ask, progress, permit, limiter, trouble)
+            if progress.left <= 0:
+                return await self._hindered(ask, progress, permit, limiter, trouble)
+        await self._wait_ahead(progress)
+        return await self._attempt(ask, progress)  # what hindered it before it was due may be over
+
+    async def _wait_ahead(self, progress: "_Progress") -> None:
+        if progress.left > 0:
+            with self._due_load.not_yet():
+                await self._wait(progress.left)
 
     async def _hindered(
         self, ask: SendPush, progress: "_Progress", permit: Permit, limiter: RouteLimiter, trouble: ProviderTrouble
@@ -269,8 +288,8 @@ class PushSending:
     def _recording_of(self, kind: Kind) -> Recording:
         return self._recording[RULES[kind].priority]
 
-    async def _begin_attempt(self, ask: SendPush, hold: Hold) -> Verdict:
-        claim = Claim(ask.task_id, self._holds.claimed(hold))
+    async def _begin_attempt(self, ask: SendPush, progress: "_Progress") -> Verdict:
+        claim = Claim(ask.task_id, self._holds.claimed(progress.hold), progress.attempt_id)
         try:
             return await self._check[RULES[ask.kind].priority].ask(claim)
         except Exception as error:
@@ -298,7 +317,11 @@ class PushSending:
         go, result, look = attempted.go, attempted.result, None
         if not isinstance(result, ProviderTrouble):
             dead_tokens = await self._cutoff.note(go, attempted.sender, result)
-            outcome = outcomes.answered(go, result, attempted.latency, dead_tokens)
+            may_wait = (
+                isinstance(result, Accepted) and go.push.collapse_key is not None
+            )  # else a lost one is not repeated
+            ago = await self._due_load.give_way() if may_wait else 0.0
+            outcome = outcomes.answered(go, result, attempted.latency, dead_tokens, ago)
         elif isinstance(result, Unavailable) and result.delivery in _IN_DOUBT and go.push.collapse_key is None:
             update = Update(go.push.task_id, TaskState.DEAD, "fate_unknown")
             outcome = outcomes.failed(go, result, attempted.latency, update)
@@ -349,8 +372,14 @@ class _Progress:
     def __init__(self, hold: Hold, attempt: int) -> None:
         self.hold = hold
         self.attempt = attempt  # from 1
+        self.attempt_id = uuid4()  # of the one call; made before it is due
         self.is_claimed = False
         self.is_cancelled = False
+
+    @property
+    def left(self) -> float:
+        """Seconds until it is due; below 0 afterwards."""
+        return self.hold.due_at - time.monotonic()
 
     def claim(self) -> float:
         """Note that an attempt is claimed from now on; returns the present. Raises if this worker was frozen."""

@@ -11,6 +11,7 @@ from bench.histories import events_and_actions
 from bench.load import Calls, Person, people, sign_in, start_fasts
 from bench.percentiles import percentile
 from bench.progress import Progress, phase
+from bench.receiver import Receiver
 from bench.stack import Launch, Stack, running
 from bench.usage import Usage, watching
 from domain.reminders import ARM_LEAD
@@ -63,9 +64,9 @@ class Figures:
         return self.received / (self.last_moment - 1)
 
 
-async def measure(count: int, arm_window: float, cores: int, workers: int = 1) -> Figures:
+async def measure(count: int, arm_window: float, cores: int, workers: int, receiver: Receiver) -> Figures:
     """Run once, on a stack of its own."""
-    async with running(arm_window, Launch(workers=workers)) as stack:
+    async with running(arm_window, Launch(workers=workers, receiver=receiver)) as stack:
         return await _measured(stack, count, arm_window, cores)
 
 

@@ -80,7 +80,7 @@ async def plain_aioapns(target: Target) -> AsyncIterator[Run]:
 async def firebase_send(target: Target) -> AsyncIterator[Run]:
     """Call `messaging.send`, which blocks, in as many threads."""
     app = _firebase(target)
-    yield in_threads(lambda push: messaging.send(fcm.message(push), app=app))
+    yield in_threads(lambda push: messaging.send(_message(push), app=app))
 
 
 @asynccontextmanager
@@ -89,7 +89,7 @@ async def firebase_send_each_async(target: Target) -> AsyncIterator[Run]:
     app = _firebase(target)
 
     async def send(batch: list[Push]) -> int:
-        sent = await messaging.send_each_async([fcm.message(push) for push in batch], app=app)
+        sent = await messaging.send_each_async([_message(push) for push in batch], app=app)
         return int(sent.success_count)
 
     yield in_batches(send)
@@ -122,3 +122,15 @@ def _firebase(target: Target) -> firebase_admin.App:
     )
     messaging._get_messaging_service(app)._client.session.mount(target.url, adapter)  # noqa: SLF001
     return app
+
+
+def _message(push: Push) -> messaging.Message:
+    """Build a message as one does with firebase-admin."""
+    shown = messaging.AndroidNotification(tag=push.collapse_key, channel_id=push.look.channel, sound=push.look.sound)
+    built = messaging.Message(
+        notification=messaging.Notification(title=push.title, body=push.body),
+        android=messaging.AndroidConfig(priority=push.look.priority.value, ttl=3600, notification=shown),
+        data={"task_id": str(push.task_id), "kind": push.kind.value, "url": push.url},
+    )
+    built.token = push.token  # the constructor warns: it prefers a Firebase installation id
+    return built

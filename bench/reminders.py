@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from bench.measure import Figures, measure
+from bench.receiver import Receiver, at_hand
 from bench.report import machine, report
 from settings.environment import ServiceSettings
 
@@ -22,23 +23,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     windows = options.windows or [_ARM_WINDOW, 0.0]
     try:
-        runs = asyncio.run(_runs(options.sessions, windows, options.runs, options.workers))
+        runs = asyncio.run(_runs(options, windows))
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
     columns = [[run for run in runs if run.arm_window == window] for window in windows]
-    print(f"{options.sessions} reminders due at one instant; {machine()}; median of {options.runs} run(s)\n")
+    print(f"{options.sessions} reminders due at one instant, {options.receiver} receiver; {machine()}; ", end="")
+    print(f"median of {options.runs} run(s)\n")
     print(report(columns))
     if options.json:
         options.json.write_text(json.dumps([asdict(run) for run in runs], indent=1))
     return 0 if all(run.is_sound for run in runs) else 1
 
 
-async def _runs(sessions: int, windows: Sequence[float], repeats: int, workers: int) -> list[Figures]:
-    runs = []
-    for number in range(repeats):
+async def _runs(options: argparse.Namespace, windows: Sequence[float]) -> list[Figures]:
+    runs, cores = [], psutil.cpu_count() or 1
+    for number in range(options.runs):
         for window in windows:
-            print(f"Run {number + 1}, ARM_WINDOW={window:g}, {sessions} reminders", file=sys.stderr)
-            runs.append(await measure(sessions, window, psutil.cpu_count() or 1, workers))
+            print(f"Run {number + 1}, ARM_WINDOW={window:g}, {options.sessions} reminders", file=sys.stderr)
+            runs.append(await measure(options.sessions, window, cores, options.workers, options.receiver))
     return runs
 
 
@@ -55,6 +57,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--runs", type=int, default=1, metavar="N", help="how often; medians are printed (1)")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="worker processes (1)")
+    parser.add_argument(
+        "--receiver",
+        type=Receiver,
+        choices=list(Receiver),
+        default=at_hand(),
+        help="stands in for the providers: one that is never the limit, or the simulator (light, where Node is)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every run's figures, too")
     return parser
 

@@ -2,20 +2,28 @@
 
 import argparse
 import asyncio
+import gc
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+import psutil
+from temporalio.client import WorkflowHistory
+from temporalio.worker import Replayer
+
 from bench.load import start_in_batches
-from bench.progress import phase
+from bench.progress import Progress, phase
 from bench.report import machine
 from bench.stack import Stack, running
 from bench.usage import Usage
 from db.engine import make_engine, make_sessions
+from dispatch.client import data_converter
 from dispatch.relay import Relay
+from fleet.interceptors import FreeingRunner
+from workflows.fasting_reminder import FastingReminder
 
 _FIRST = 2_000  # sleepers, from which on memory shall be flat
 _STEPS = 10
@@ -40,17 +48,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Let fasts sleep, and print what they cost."""
     parser = argparse.ArgumentParser(prog="python -m bench.sleepers", description=__doc__)
     parser.add_argument("--sessions", type=int, default=20_000, metavar="N", help="sleeping fasts (20000)")
+    parser.add_argument(
+        "--evictions", type=int, default=0, metavar="N", help="workflows that come and go at the end (0)"
+    )
     options = parser.parse_args(arguments)
     try:
-        footprints = asyncio.run(_measured(options.sessions))
+        footprints, evicted = asyncio.run(_measured(options.sessions, options.evictions))
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
     print(f"{options.sessions} sleeping fasts; {machine()}\n")
     print(_report(footprints))
+    for count, memory in evicted:
+        print(f"a process through which {count} of them went has {memory:.0f} MB")
     return 0
 
 
-async def _measured(sessions: int) -> list[Footprint]:
+async def _measured(sessions: int, evictions: int) -> tuple[list[Footprint], list[tuple[int, float]]]:
     async with running(arm_window=60.0) as stack:
         footprints = [await _footprint(stack, 0)]
         step = max(-(-sessions // _STEPS), 1)
@@ -61,7 +74,35 @@ async def _measured(sessions: int) -> list[Footprint]:
                 await _all_sleep(stack, mark)
                 await asyncio.sleep(_PAUSE)
             footprints.append(await _footprint(stack, mark))
-        return footprints
+        with phase("workflows that come and go", evictions) as progress:
+            evicted = await _come_and_go(stack, evictions, progress) if evictions else []
+        return footprints, evicted
+
+
+async def _come_and_go(stack: Stack, count: int, progress: Progress) -> list[tuple[int, float]]:
+    """Have one sleeping workflow put into memory and evicted so often, in this process and without a server.
+
+    Gives this process' memory in megabytes after each tenth. Its garbage collector is off, so nothing is made good.
+    """
+    async for one in stack.temporal.list_workflows("WorkflowType = 'FastingReminder'", limit=1):
+        asleep = await stack.temporal.get_workflow_handle(one.id).fetch_history()
+    replayer = Replayer(workflows=[FastingReminder], workflow_runner=FreeingRunner(), data_converter=data_converter)
+
+    async def histories() -> AsyncIterator[WorkflowHistory]:
+        for _ in range(count):
+            yield asleep
+
+    gc.disable()
+    evicted: list[tuple[int, float]] = []
+    async with replayer.workflow_replay_iterator(histories()) as replays:
+        number = 0
+        async for _ in replays:
+            number += 1
+            progress.show(number)
+            if number % max(count // 10, 1) == 0:
+                evicted.append((number, psutil.Process().memory_info().rss / _MEGABYTE))
+    gc.enable()
+    return evicted
 
 
 async def _all_sleep(stack: Stack, count: int) -> None:

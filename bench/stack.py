@@ -21,6 +21,7 @@ from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
 
 from bench.progress import Progress
+from bench.receiver import Receiver
 from db.engine import make_engine
 from db.migrate import migrate
 from demo.embedded import PostgresPart, temporal_command, temporal_environment
@@ -30,7 +31,6 @@ from domain.naming import WORKFLOW_QUEUE, push_queue
 from domain.push import Provider
 from settings.environment import AuthSettings, auth_settings
 from simulator.credentials import provider_environment
-from simulator.settings import Ports
 
 T = TypeVar("T")
 
@@ -42,11 +42,12 @@ _SETTINGS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How workers and API are started: with further settings, by a command, and how many workers."""
+    """How workers and API are started: with further settings, by a command, how many workers; and who receives."""
 
     settings: Mapping[str, str] = field(default_factory=dict)
     command: tuple[str, ...] = ()
     workers: int = 1
+    receiver: Receiver = Receiver.SIMULATOR
 
 
 PLAIN = Launch()
@@ -59,7 +60,7 @@ class Stack:
     directory: Path
     database_url: str
     api_url: str
-    simulator_url: str
+    simulator_url: str  # of whoever receives
     auth: AuthSettings
     temporal: Client
     pids: Mapping[str, int]  # by part
@@ -88,7 +89,7 @@ async def running(arm_window: float, launch: Launch = PLAIN) -> AsyncIterator[St
     async with AsyncExitStack() as leaving:
         directory = Path(leaving.enter_context(tempfile.TemporaryDirectory(prefix="fastbell-bench-")))
         admin, apns, sandbox, fcm, temporal_port, api_port, *metrics_ports = free_ports(6 + launch.workers)
-        ports = Ports(admin, apns, sandbox, fcm)
+        ports = launch.receiver.ports(admin, apns, sandbox, fcm)
         postgres = await PostgresPart.start(directory / "postgres", directory)
         leaving.push_async_callback(postgres.stop, STOP_PATIENCE)
         await migrate(postgres.database_url)
@@ -128,7 +129,7 @@ async def running(arm_window: float, launch: Launch = PLAIN) -> AsyncIterator[St
 
         server = temporal_command(temporal_port, None, directory / "temporal.db")
         temporal = await start("temporal", *server, more=temporal_environment())
-        simulator = await start("simulator", sys.executable, "-m", "simulator")
+        simulator = await start("simulator", *launch.receiver.command(directory, ports))
         client = await _ready(temporal, connected(own["TEMPORAL_ADDRESS"]))
         workers = [
             await start(

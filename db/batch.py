@@ -55,6 +55,11 @@ class Batch(Generic[Ask, Answer]):
         self._lanes = asyncio.Semaphore(LANES)
         self._waiting: deque[tuple[Ask, asyncio.Future[Answer]]] = deque()
         self._gave_up = 0  # askers who gave up lately, and may still be waiting
+        self._is_starting = False
+        self._asked: deque[tuple[float, asyncio.Future[Answer]]] = deque()  # the oldest first, with its deadline
+        self._deadline: asyncio.TimerHandle | None = (
+            None  # one for all, since a timer for each costs more than the rest
+        )
         self._running: set[asyncio.Task[None]] = set()
         self._no_context = contextvars.Context()  # so that no batch logs in the name of its first asker
 
@@ -63,7 +68,8 @@ class Batch(Generic[Ask, Answer]):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
         self._waiting.append((ask, future))
-        if self._free:
+        if self._free and not self._is_starting:
+            self._is_starting = True
             loop.call_soon(self._start, context=self._no_context)  # all asks of this turn of the loop join
         return await self._answer_of(future)
 
@@ -82,9 +88,12 @@ class Batch(Generic[Ask, Answer]):
             await asyncio.wait(running, timeout=_STOPS_WITHIN)
 
     async def _answer_of(self, future: asyncio.Future[Answer]) -> Answer:
+        loop = asyncio.get_running_loop()
+        self._asked.append((loop.time() + self._within, future))
+        if self._deadline is None:
+            self._deadline = loop.call_later(self._within, self._expire, context=self._no_context)
         try:
-            async with asyncio.timeout(self._within):
-                return await future
+            return await future
         except BaseException:
             self._gave_up += 1
             if self._gave_up > self._most and self._gave_up > len(self._waiting) / 2:
@@ -93,7 +102,19 @@ class Batch(Generic[Ask, Answer]):
                 self._drop(future.result())  # it arrived just as we gave up
             raise
 
+    def _expire(self) -> None:
+        """Answer those who have waited too long, and come back for the next one."""
+        loop = asyncio.get_running_loop()
+        while self._asked and (self._asked[0][0] <= loop.time() or self._asked[0][1].done()):
+            _, future = self._asked.popleft()
+            if not future.done():
+                future.set_exception(TimeoutError())
+        self._deadline = None
+        if self._asked:
+            self._deadline = loop.call_at(self._asked[0][0], self._expire, context=self._no_context)
+
     def _start(self) -> None:
+        self._is_starting = False
         while self._free and self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
             batch = [(ask, future) for ask, future in batch if not future.done()]  # gave up meanwhile
@@ -132,6 +153,8 @@ class Batch(Generic[Ask, Answer]):
             raise
         for (_, future), answer in pairs:
             self._answer_one(future, answer)
+        while self._asked and self._asked[0][1].done():  # else each answer would be kept until its deadline
+            self._asked.popleft()
 
     async def _answer_around(self, batch: Sequence[tuple[Ask, asyncio.Future[Answer]]], error: Exception) -> None:
         """Repeat, together, the asks that wait for no lock; those that wait for one at every look get the error."""

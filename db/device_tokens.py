@@ -6,12 +6,13 @@ are counted one after the other. Rows are locked in the order of their ids, here
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, func, insert, or_, select, text, tuple_, update
+from sqlalchemy import ColumnElement, Select, and_, func, insert, or_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
@@ -19,11 +20,11 @@ from sqlalchemy.orm import aliased
 from db.counting import once_committed
 from db.engine import among, hold_names
 from db.models.people import DeviceToken, DeviceTokenEvent, SpentTicket
-from db.unreadable import addresses
+from db.unreadable import addresses, route_of
 from domain.devices import InstallationStanding, Permission
 from domain.naming import digest
 from domain.problems import Conflict
-from domain.push import Environment, Provider
+from domain.push import Environment, Provider, Route
 from telemetry import metrics
 
 TOO_MANY = "too_many_installations"  # the reason of an event, beside those of providers
@@ -218,13 +219,33 @@ async def active_since(db: AsyncSession, user_id: str, instant: datetime) -> Seq
     return addresses(await db.scalars(query.order_by(DeviceToken.id)))
 
 
-async def active_at(db: AsyncSession, installation_ids: Collection[UUID]) -> dict[UUID, DeviceToken]:
+@dataclass(frozen=True, slots=True)
+class ActiveToken:
+    """A token that may be pushed to, as the last check needs it."""
+
+    id: UUID
+    user_id: str
+    installation_id: UUID
+    provider: Provider
+    app_id: str | None
+    environment: Environment
+    token: str = field(repr=False)
+    locale: str | None
+    time_zone: str | None
+    public_key: bytes | None
+
+    @property
+    def route(self) -> Route:
+        """The way to it."""
+        return Route(self.provider, self.app_id, self.environment)
+
+
+async def active_at(db: AsyncSession, installation_ids: Collection[UUID]) -> dict[UUID, ActiveToken]:
     """Read the active tokens of these installations."""
-    query = select(DeviceToken).where(DeviceToken.active, among(DeviceToken.installation_id, installation_ids))
-    return {row.installation_id: row for row in addresses(await db.scalars(query))}
+    return _active(await db.execute(_active_of(installation_ids)))
 
 
-async def active_shared(db: AsyncSession, installation_ids: Collection[UUID]) -> dict[UUID, DeviceToken]:
+async def active_shared(db: AsyncSession, installation_ids: Collection[UUID]) -> dict[UUID, ActiveToken]:
     """Read the active tokens of these installations, held unchanged until the transaction ends."""
     tokens = await _held(db, installation_ids)
     missing = [each for each in installation_ids if each not in tokens]
@@ -239,14 +260,23 @@ async def await_registrations(db: AsyncSession, installation_ids: Collection[UUI
     await db.execute(_AWAIT_REGISTRATIONS, {"installation_ids": list(installation_ids)})
 
 
-async def _held(db: AsyncSession, installation_ids: Collection[UUID]) -> dict[UUID, DeviceToken]:
-    query = (
-        select(DeviceToken)
-        .where(DeviceToken.active, among(DeviceToken.installation_id, installation_ids))
-        .order_by(DeviceToken.id)
-        .with_for_update(read=True)
-    )
-    return {row.installation_id: row for row in addresses(await db.scalars(query))}
+async def _held(db: AsyncSession, installation_ids: Collection[UUID]) -> dict[UUID, ActiveToken]:
+    query = _active_of(installation_ids).order_by(DeviceToken.id).with_for_update(read=True)
+    return _active(await db.execute(query))
+
+
+def _active_of(installation_ids: Collection[UUID]) -> Select[*tuple[Any, ...]]:
+    """Select what `ActiveToken` has: thousands are read at one instant, and rows of the ORM cost five times that."""
+    return select(*_ACTIVE_TOKEN).where(DeviceToken.active, among(DeviceToken.installation_id, installation_ids))
+
+
+def _active(rows: Iterable[Any]) -> dict[UUID, ActiveToken]:
+    found: dict[UUID, ActiveToken] = {}
+    for row in rows:
+        if (route := route_of(row, "device_tokens")) is not None:
+            fields: list[Any] = [*row[:3], route.provider, row.app_id, route.environment, *row[6:]]
+            found[row.installation_id] = ActiveToken(*fields)
+    return found
 
 
 async def _spend_tickets(db: AsyncSession, installation_id: UUID, new: Registration) -> None:
@@ -362,6 +392,11 @@ async def note(
     await db.execute(insert(DeviceTokenEvent), rows)
 
 
+_ACTIVE_TOKEN = (
+    *(DeviceToken.id, DeviceToken.user_id, DeviceToken.installation_id),
+    *(DeviceToken.provider, DeviceToken.app_id, DeviceToken.environment),
+    *(DeviceToken.token, DeviceToken.locale, DeviceToken.time_zone, DeviceToken.public_key),
+)
 _KNOWN = and_(DeviceToken.provider.in_(tuple(Provider)), DeviceToken.environment.in_(tuple(Environment)))
 
 

@@ -70,21 +70,27 @@ async def add(db: AsyncSession, user_id: str, digest: bytes) -> Erasure:
 
 async def lease_due(db: AsyncSession) -> Erasing | None:
     """Take the erasure that waits for longest, and keep other workers off it for a while."""
-    now = func.statement_timestamp()
-    due = (
-        select(ErasureRow.id)
-        .where(ErasureRow.next_attempt_at <= now)
-        .order_by(ErasureRow.next_attempt_at)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
-    lease = update(ErasureRow).where(any_of_locked(ErasureRow.id, due)).values(next_attempt_at=now + LEASE)
-    taken = lease.returning(ErasureRow.id, ErasureRow.user_id, ErasureRow.attempts)
-    row = (await db.execute(taken)).one_or_none()
+    row = (await db.execute(_LEASE_DUE)).one_or_none()
     if row is None:
         return None
     assert row.user_id is not None  # as long as it is due
     return Erasing(row.id, row.user_id, row.attempts)
+
+
+_NOW = func.statement_timestamp()
+_DUE = (
+    select(ErasureRow.id)
+    .where(ErasureRow.next_attempt_at <= _NOW)
+    .order_by(ErasureRow.next_attempt_at)
+    .limit(1)
+    .with_for_update(skip_locked=True)
+)
+_LEASE_DUE = (  # made once, since a worker runs it every second
+    update(ErasureRow)
+    .where(any_of_locked(ErasureRow.id, _DUE))
+    .values(next_attempt_at=_NOW + LEASE)
+    .returning(ErasureRow.id, ErasureRow.user_id, ErasureRow.attempts)
+)
 
 
 async def go_on_later(db: AsyncSession, erasure_id: UUID, wait: timedelta, attempts: int) -> None:

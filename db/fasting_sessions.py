@@ -1,5 +1,6 @@
 """Fasting sessions: every change raises `rev` and enters the outbox, in one transaction."""
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -7,11 +8,10 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import TypeAdapter
-from sqlalchemy import ARRAY, Select, Uuid, and_, bindparam, func, select, text, true, tuple_
+from sqlalchemy import ARRAY, Select, Uuid, bindparam, func, select, text, true, tuple_
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
-from sqlalchemy.sql.selectable import ForUpdateArg
 
 from db import outbox, preferences
 from db.engine import among, columns_of, present_instant
@@ -67,7 +67,9 @@ async def free(db: AsyncSession, session_ids: Collection[UUID], names: Collectio
 
 
 async def start_all(
-    db: AsyncSession, started: Collection[tuple[FastingSession, dict[str, Any]]], dispatches: Collection[outbox.Owed]
+    db: AsyncSession,
+    started: Collection[tuple[FastingSession, dict[str, Any]]],
+    dispatches: Collection[outbox.PlannedDispatch],
 ) -> tuple[set[UUID], list[outbox.OutboxEntry]]:
     """Insert new sessions, each with the request that started it and its dispatch, in one statement.
 
@@ -138,7 +140,7 @@ async def follow(db: AsyncSession, user_id: str, minutes: tuple[int, ...]) -> li
     before = {each.session_id: each for each in following}
     await change_all(db, changed)
     needs = {each.session_id: needed_at(before[each.session_id], each, now) for each in changed}
-    return await outbox.add_all(db, OUTBOX_KIND, outbox.owed(needs, now))
+    return await outbox.add_all(db, OUTBOX_KIND, outbox.planned_dispatches(needs, now))
 
 
 async def active_of(db: AsyncSession, user_id: str, limit: int) -> Sequence[FastingSession]:
@@ -173,27 +175,22 @@ async def settle_all(db: AsyncSession, dispatched: Collection[Dispatched]) -> se
     return set(await db.scalars(_SETTLE, columns_of(dispatched, *names)))
 
 
-async def read_with_phones(db: AsyncSession, session_id: UUID) -> FastWithPhones | None:
-    """Read a session, what its user prefers and the tokens that may be pushed to, in one statement; raises Unreadable.
+async def read_with_phones(db: AsyncSession, session_ids: Collection[UUID]) -> dict[UUID, FastWithPhones | None]:
+    """Read sessions, what their users prefer and the tokens that may be pushed to, in one statement.
 
-    An opening reads thousands of them a minute.
+    None for a session that this release cannot read. Openings read thousands a minute.
     """
-    mine = FastingSessionRow.user_id
-    query = (
-        select(FastingSessionRow, PreferencesRow, DeviceToken)
-        .outerjoin(PreferencesRow, PreferencesRow.user_id == mine)
-        .outerjoin(DeviceToken, and_(DeviceToken.user_id == mine, DeviceToken.active))
-        .where(FastingSessionRow.id == session_id)
-        .order_by(DeviceToken.id)
-        .execution_options(populate_existing=True)
-    )
-    rows = (await db.execute(query)).all()
-    if not rows:
-        return None
-    stored, preferred, _ = rows[0]
-    by_user = {} if preferred is None else await preferences.of_rows(db, [preferred])
-    devices = addresses(device for *_, device in rows if device is not None)
-    return FastWithPhones(_one(stored), by_user.get(stored.user_id, Preferences()), devices)
+    rows = (await db.execute(_WITH_PHONES, {"ids": list(session_ids)})).all()
+    preferred = await preferences.of_rows(db, {row[1].user_id: row[1] for row in rows if row[1] is not None}.values())
+    phones: dict[UUID, list[DeviceToken]] = defaultdict(list)
+    for stored, _, phone in rows:
+        phones[stored.id] += [] if phone is None else [phone]
+    read: dict[UUID, FastWithPhones | None] = {}
+    for stored, *_ in rows:
+        session = _session(stored)
+        wanted = preferred.get(stored.user_id, Preferences())
+        read[stored.id] = FastWithPhones(session, wanted, addresses(phones[stored.id])) if session else None
+    return read
 
 
 async def by_id(db: AsyncSession, session_ids: Iterable[UUID]) -> dict[UUID, FastingSession]:
@@ -204,8 +201,7 @@ async def by_id(db: AsyncSession, session_ids: Iterable[UUID]) -> dict[UUID, Fas
 
 async def shared(db: AsyncSession, session_ids: Iterable[UUID]) -> dict[UUID, FastingSession]:
     """Read sessions, locked against changes until the transaction ends."""
-    rows = await db.scalars(_each(session_ids, _SHARED), execution_options=_AFRESH)
-    return {each.session_id: each for each in _readable(rows)}
+    return {each.session_id: each for each in _readable(await db.execute(_SHARED, {"ids": sorted(session_ids)}))}
 
 
 async def ending(db: AsyncSession, user_id: str, since: datetime, until: datetime) -> Sequence[FastingSession]:
@@ -232,22 +228,29 @@ async def owned_by(
 
 
 _JSON = TypeAdapter(list[dict[str, Any]])
-_AFRESH = {"populate_existing": True}
-_SHARED = ForUpdateArg(read=True)
 
 
-def _each(session_ids: Iterable[UUID], lock: ForUpdateArg | None = None) -> Select[FastingSessionRow]:
-    """Select sessions, and lock them, in the order of their ids with one look into the index for each.
+def _each(session_ids: Iterable[UUID]) -> Select[FastingSessionRow]:
+    """Select sessions, in the order of their ids with one look into the index for each.
 
     A plan for `= ANY` that was made while the table was small reads all of it, until PostgreSQL counts its rows anew:
     up to a minute, in which an import adds tens of thousands.
     """
     each = select(func.unnest(bindparam(None, sorted(session_ids), type_=ARRAY(Uuid))).label("id")).subquery("asked")
-    one = select(FastingSessionRow).where(FastingSessionRow.id == each.c.id).limit(1)
-    if lock is not None:
-        one = one.with_for_update(read=lock.read, skip_locked=lock.skip_locked)
-    found = one.lateral("found")
+    found = select(FastingSessionRow).where(FastingSessionRow.id == each.c.id).limit(1).lateral("found")
     return select(aliased(FastingSessionRow, found)).select_from(each.join(found, true()))
+
+
+def _with_phones() -> Select[FastingSessionRow, PreferencesRow, DeviceToken]:
+    """Select sessions with their users' preferences and active tokens, by index as above."""
+    each = select(func.unnest(bindparam("ids", type_=ARRAY(Uuid))).label("id")).subquery("asked")
+    found = select(FastingSessionRow).where(FastingSessionRow.id == each.c.id).limit(1).lateral("found")
+    preferred = select(PreferencesRow).where(PreferencesRow.user_id == found.c.user_id).limit(1).lateral("preferred")
+    active = select(DeviceToken).where(DeviceToken.user_id == found.c.user_id, DeviceToken.active)
+    phones = active.order_by(DeviceToken.id).lateral("phones")  # the order keeps the planner from merging it
+    entities = aliased(FastingSessionRow, found), aliased(PreferencesRow, preferred), aliased(DeviceToken, phones)
+    joined = each.join(found, true()).outerjoin(preferred, true()).outerjoin(phones, true())
+    return select(*entities).select_from(joined).order_by(phones.c.id)
 
 
 def _active(user_id: str) -> Select[FastingSessionRow]:
@@ -259,14 +262,20 @@ def _active(user_id: str) -> Select[FastingSessionRow]:
     )
 
 
+_WITH_PHONES = _with_phones().execution_options(populate_existing=True)
+
 # each with one look into the index, as `_each` says
-_COLUMNS = """id, user_id, started_at, ends_at, status, ended_at, reminder_minutes, scheduled_at, rev, late_minutes,
-               follows_preferences, labels, started_with"""
-_READ = text(f"""
+_SESSION = """id, user_id, started_at, ends_at, status, ended_at, reminder_minutes, scheduled_at, rev, late_minutes,
+               follows_preferences, labels"""
+_COLUMNS = f"{_SESSION}, started_with"
+_READ, _SHARED = (
+    text(f"""
     SELECT found.*
       FROM unnest(CAST(:ids AS uuid[])) AS asked (asked_id)
-     CROSS JOIN LATERAL (SELECT {_COLUMNS} FROM fasting_sessions WHERE id = asked_id LIMIT 1) AS found
+     CROSS JOIN LATERAL (SELECT {_SESSION} FROM fasting_sessions WHERE id = asked_id LIMIT 1{lock}) AS found
 """).columns(labels=JSONB())  # noqa: S608 -- of our own words alone
+    for lock in ("", " FOR SHARE")
+)
 _SETTLE = text("""
     WITH told AS MATERIALIZED (
         SELECT each.outbox_id
@@ -343,7 +352,7 @@ def _one(row: FastingSessionRow) -> FastingSession:
     return session
 
 
-def _readable(rows: Iterable[FastingSessionRow]) -> list[FastingSession]:
+def _readable(rows: Iterable[Any]) -> list[FastingSession]:
     return [session for row in rows if (session := _session(row)) is not None]
 
 

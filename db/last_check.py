@@ -17,8 +17,8 @@ from db import (
     push_tasks,
     token_error_cutoffs,
 )
+from db.device_tokens import ActiveToken
 from db.engine import present_instant
-from db.models.people import DeviceToken
 from db.models.pushes import PushTask
 from db.push_tasks import Task
 from domain.kinds import RULES, Subject
@@ -32,8 +32,9 @@ from domain.last_check import (
     useless,
 )
 from domain.preferences import Preferences
-from domain.push import Environment, Provider, Route
 from domain.sessions import FastingSession
+
+_UNSET = Preferences()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class PushFacts:
     """The facts about some push tasks, as one transaction has read them."""
 
     sessions: Mapping[UUID, FastingSession]
-    devices: Mapping[UUID, DeviceToken]  # the active ones, by installation
+    devices: Mapping[UUID, ActiveToken]  # by installation
     bodies: Mapping[UUID, str]  # of messages, by push task
     members: Collection[UUID]  # push tasks whose user belongs to the conversation
     erased: Collection[UUID]  # push tasks whose message has lost its text with its sender
@@ -50,7 +51,7 @@ class PushFacts:
 
     def preferences_of(self, task: Task) -> Preferences:
         """Give the preferences of a push's user."""
-        return self.preferences.get(task.user_id, Preferences())
+        return self.preferences.get(task.user_id, _UNSET)
 
     def time_zone(self, task: Task) -> str | None:
         """Give the time zone of a push's phone, by its last registration."""
@@ -77,7 +78,7 @@ class PushFacts:
     def refusal(self, task: Task, now: datetime) -> str | None:
         """Say why a push must not be sent to its phone, by the first rule that forbids it; None when it may."""
         device = self.devices.get(task.installation_id)
-        current = None if device is None else AddressedDevice(device.user_id, _route(device))
+        current = None if device is None else AddressedDevice(device.user_id, device.route)
         superseded = "superseded" if self.turn(task) is CollapseGroupTurn.NEVER else None
         return (
             self.unwanted(task, now) or misaddressed(AddressedDevice(task.user_id, task.route), current) or superseded
@@ -143,7 +144,3 @@ async def _seen(db: AsyncSession, tasks: Sequence[Task]) -> PushFacts:
         devices=await device_tokens.active_at(db, {task.installation_id for task in tasks}),
         preferences=await preferences.of_users(db, {task.user_id for task in tasks}),
     )
-
-
-def _route(device: DeviceToken) -> Route:
-    return Route(Provider(device.provider), device.app_id, Environment(device.environment))

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, bindparam, delete, func, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, TextClause, delete, func, insert, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import among, any_of_locked, columns_of
@@ -65,7 +65,7 @@ async def add(db: AsyncSession, subject_kind: str, subject_id: UUID, needed_at: 
 
 
 @dataclass(frozen=True, slots=True)
-class Owed:
+class PlannedDispatch:
     """A dispatch of a fast that is to be added."""
 
     subject_id: UUID
@@ -79,9 +79,9 @@ class Owed:
         return OutboxEntry(outbox_id, subject_kind, self.subject_id, 1, self.traceparent, self.needed_at)
 
 
-def owed(
+def planned_dispatches(
     needs: Mapping[UUID, datetime], now: datetime, traceparents: Mapping[UUID, str | None] = MappingProxyType({})
-) -> list[Owed]:
+) -> list[PlannedDispatch]:
     """Plan dispatches, each with the instant at which Temporal has to know.
 
     Of many, this process tries those first that are needed soon. Sweepers dispatch the others, without haste.
@@ -92,11 +92,11 @@ def owed(
     for subject_id, needed_at in needs.items():
         is_own = few or needed_at <= now + SOON
         traceparent = traceparents.get(subject_id) or present
-        planned.append(Owed(subject_id, needed_at, now + GRACE if is_own else now, traceparent, is_own))
+        planned.append(PlannedDispatch(subject_id, needed_at, now + GRACE if is_own else now, traceparent, is_own))
     return planned
 
 
-async def add_all(db: AsyncSession, subject_kind: str, dispatches: Collection[Owed]) -> list[OutboxEntry]:
+async def add_all(db: AsyncSession, subject_kind: str, dispatches: Collection[PlannedDispatch]) -> list[OutboxEntry]:
     """Add dispatches; gives those that this process tries first."""
     if not dispatches:
         return []
@@ -105,7 +105,7 @@ async def add_all(db: AsyncSession, subject_kind: str, dispatches: Collection[Ow
     return entries(subject_kind, dispatches, {row.subject_id: row.id for row in added})
 
 
-def entries(subject_kind: str, dispatches: Iterable[Owed], ids: Mapping[UUID, int]) -> list[OutboxEntry]:
+def entries(subject_kind: str, dispatches: Iterable[PlannedDispatch], ids: Mapping[UUID, int]) -> list[OutboxEntry]:
     """Give those of these dispatches that were added, under which ids, and that this process tries first."""
     return [
         each.entry(subject_kind, ids[each.subject_id]) for each in dispatches if each.is_own and each.subject_id in ids
@@ -129,13 +129,13 @@ async def lease_due(db: AsyncSession, limit: int, unhurried: int | None = None) 
 
     At most `unhurried` of them are fasts of which Temporal has to know much later (None: no bound).
     """
-    lane = _IS_FAST if unhurried is None else _IS_FAST & ~_CAN_WAIT
+    lane = _FASTS if unhurried is None else _FASTS_SOON
     fasts = await _lease(db, lane, limit - int(limit * KEPT_FOR_OTHERS))
-    others = await _lease(db, ~_IS_FAST, limit - len(fasts))
+    others = await _lease(db, _OTHERS, limit - len(fasts))
     if fasts and len(fasts) + len(others) < limit:
         fasts += await _lease(db, lane, limit - len(fasts) - len(others))
     if unhurried:
-        fasts += await _lease(db, _IS_FAST & _CAN_WAIT, min(unhurried, limit - len(fasts) - len(others)))
+        fasts += await _lease(db, _FASTS_LATER, min(unhurried, limit - len(fasts) - len(others)))
     return sorted((*fasts, *others), key=lambda entry: entry.place)
 
 
@@ -176,40 +176,38 @@ async def _change(db: AsyncSession, which: ColumnElement[bool], **values: Column
     await db.execute(query)
 
 
-async def _lease(db: AsyncSession, lane: ColumnElement[bool], limit: int) -> list[OutboxEntry]:
-    now = func.statement_timestamp()
-    due = (
-        select(OutboxRow.id)
-        .where(lane, or_(OutboxRow.next_attempt_at <= now, OutboxRow.next_attempt_at > now + _FURTHEST))
-        .order_by(OutboxRow.needed_at, OutboxRow.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    lease = (
-        update(OutboxRow)
-        .where(any_of_locked(OutboxRow.id, due))
-        .values(next_attempt_at=now + LEASE, attempts=func.least(OutboxRow.attempts, _MAX_COUNTED - 1) + 1)
-        .returning(
-            OutboxRow.id,
-            OutboxRow.subject_kind,
-            OutboxRow.subject_id,
-            OutboxRow.attempts,
-            OutboxRow.traceparent,
-            OutboxRow.needed_at,
-        )
-    )
-    return [OutboxEntry(*row) for row in await db.execute(lease)]
+async def _lease(db: AsyncSession, lane: TextClause, limit: int) -> list[OutboxEntry]:
+    values = {"limit": limit, "lasts": LEASE, "furthest": _FURTHEST, "max_counted": _MAX_COUNTED}
+    return [OutboxEntry(*row) for row in await db.execute(lane, values)]
 
 
-# written out, so that the planner sees that the index of the lane serves
-_CAN_WAIT = OutboxRow.needed_at > func.statement_timestamp() + UNHURRIED
-_IS_FAST = OutboxRow.subject_kind == bindparam(None, FAST, literal_execute=True)
+def _lane(which: str) -> TextClause:
+    """Write the statement that leases rows of a lane. A worker runs it every second, mostly in vain."""
+    return text(f"""
+        UPDATE outbox
+           SET next_attempt_at = statement_timestamp() + CAST(:lasts AS interval),
+               attempts = least(attempts, :max_counted - 1) + 1
+         WHERE id = ANY (ARRAY(
+               SELECT id FROM outbox
+                WHERE {which}
+                  AND (next_attempt_at <= statement_timestamp()
+                       OR next_attempt_at > statement_timestamp() + CAST(:furthest AS interval))
+                ORDER BY needed_at, id LIMIT :limit FOR UPDATE SKIP LOCKED))
+        RETURNING id, subject_kind, subject_id, attempts, traceparent, needed_at
+    """)  # noqa: S608 -- of our own words alone
+
+
+# The kind is written out, so that the planner sees that the index of the lane serves.
+_CAN_WAIT = f"needed_at > statement_timestamp() + interval '{UNHURRIED.total_seconds():.0f} s'"
+_FASTS, _OTHERS = _lane(f"subject_kind = '{FAST}'"), _lane(f"subject_kind <> '{FAST}'")
+_FASTS_SOON = _lane(f"subject_kind = '{FAST}' AND NOT {_CAN_WAIT}")
+_FASTS_LATER = _lane(f"subject_kind = '{FAST}' AND {_CAN_WAIT}")
 
 _ADD = text("""
     INSERT INTO outbox (subject_kind, subject_id, next_attempt_at, needed_at, traceparent)
     SELECT CAST(:subject_kind AS text), subject_id, next_attempt_at, needed_at, traceparent
       FROM unnest(CAST(:subject_id AS uuid[]), CAST(:next_attempt_at AS timestamptz[]),
                   CAST(:needed_at AS timestamptz[]), CAST(:traceparent AS text[]))
-           AS owed (subject_id, next_attempt_at, needed_at, traceparent)
+           AS planned (subject_id, next_attempt_at, needed_at, traceparent)
     RETURNING id, subject_id
 """)

@@ -1,8 +1,8 @@
 """Push tasks: planned once, claimed before each call, closed for good."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID, uuid5
@@ -83,6 +83,7 @@ class Update:
     next_attempt_at: datetime | None = None
     new_attempts: int = 0
     device_id: UUID | None = None  # None: as it was
+    ago: float = 0.0  # seconds since it was accepted
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,31 +112,42 @@ async def plan(
     """
     if not devices:
         return
-    columns = _columns(message, devices, late_since) | {"state": state, "reason": reason}
-    made = [row.provider for row in await db.execute(_PLAN, columns)]
-    once_committed(db, lambda: _count_planned(made, message.kind))
+    columns = _columns([(message, devices)], late_since) | {"state": state, "reason": reason}
+    made = [(row.provider, row.kind) for row in await db.execute(_PLAN, columns)]
+    once_committed(db, lambda: _count_planned(made))
     if state is not TaskState.PENDING:
-        count_settled(db, Counter((provider, message.kind, state, reason) for provider in made))
+        count_settled(db, Counter((*each, state, reason) for each in made))
 
 
-async def plan_and_list(db: AsyncSession, message: DueMessage, devices: Sequence[Addressee]) -> list[PlannedSend]:
-    """Plan as above, and list all of the message's pending tasks as below, in one statement."""
-    columns = _columns(message, devices, _AT_ONCE) | {"state": TaskState.PENDING, "reason": None}
+async def plan_and_list(
+    db: AsyncSession, plans: Sequence[tuple[DueMessage, Sequence[Addressee]]]
+) -> list[list[PlannedSend]]:
+    """Plan several messages as above, and list the pending tasks of each as below, in one statement."""
+    columns = _columns(plans, _AT_ONCE) | {"state": TaskState.PENDING, "reason": None}
     rows = (await db.execute(_PLAN_AND_LIST, columns)).all()
-    made = [row.provider for row in rows if row.is_new]
-    once_committed(db, lambda: _count_planned(made, message.kind))
-    if len(rows) < len(devices):  # settled already, or planned by a transaction that this statement does not see
-        return await pending_of(db, message.message_id)
-    return [send for row in rows if (send := planned(row)) is not None]
+    made = [(row.provider, row.kind) for row in rows if row.is_new]
+    once_committed(db, lambda: _count_planned(made))
+    listed: dict[UUID, list[Row[Any]]] = defaultdict(list)
+    for row in rows:
+        listed[row.message_id].append(row)
+    return [
+        [send for row in listed[message.message_id] if (send := planned(row)) is not None]
+        if len(listed[message.message_id]) >= len(devices)
+        # settled already, or planned by a transaction that this statement does not see
+        else await pending_of(db, message.message_id)
+        for message, devices in plans
+    ]
 
 
 def _columns(
-    message: DueMessage, devices: Sequence[Addressee], late_since: Mapping[UUID, datetime]
-) -> dict[str, object]:
-    return asdict(message) | {
-        "task_ids": [uuid5(message.message_id, str(device.installation_id)) for device in devices],
-        "device_ids": [device.id for device in devices],
-        "late_sinces": [late_since.get(device.installation_id) for device in devices],
+    plans: Sequence[tuple[DueMessage, Sequence[Addressee]]], late_since: Mapping[UUID, datetime]
+) -> dict[str, Any]:
+    each = [(place, message, device) for place, (message, devices) in enumerate(plans, 1) for device in devices]
+    return columns_of([message for message, _ in plans], *DueMessage.__slots__) | {
+        "places": [place for place, _, _ in each],
+        "task_ids": [uuid5(message.message_id, str(device.installation_id)) for _, message, device in each],
+        "device_ids": [device.id for _, _, device in each],
+        "late_sinces": [late_since.get(device.installation_id) for _, _, device in each],
     }
 
 
@@ -167,7 +179,7 @@ def planned(row: Any) -> PlannedSend | None:  # noqa: ANN401 -- any row with the
 
 async def locked(db: AsyncSession, task_ids: Collection[UUID]) -> list[Task]:
     """Read tasks and lock them until the transaction ends; those that this release cannot read are left out."""
-    query = select(PushTask.__table__).where(among(PushTask.task_id, task_ids))
+    query = select(*_TASK).where(among(PushTask.task_id, task_ids))
     rows = await db.execute(query.order_by(PushTask.task_id).with_for_update())
     return [task for row in rows if (task := task_of(row)) is not None]
 
@@ -180,7 +192,7 @@ async def existing(db: AsyncSession, task_ids: Collection[UUID]) -> set[UUID]:
 async def apply(db: AsyncSession, updates: Collection[Update]) -> None:
     """Store the states of tasks. Acceptance always wins; any other state changes only a pending task."""
     if updates:
-        names = ("task_id", "state", "reason", "next_attempt_at", "new_attempts", "device_id")
+        names = ("task_id", "state", "reason", "next_attempt_at", "new_attempts", "device_id", "ago")
         columns = columns_of(sorted(updates, key=lambda u: u.task_id), *names)
         settled = (await db.execute(_APPLY, columns)).all()
         if settled:
@@ -266,6 +278,12 @@ async def mark_opened(db: AsyncSession, user_id: str, task_id: UUID) -> bool:
     return await db.scalar(query) is not None
 
 
+_TASK = (  # the columns that `task_of` reads
+    *(PushTask.task_id, PushTask.kind, PushTask.user_id, PushTask.installation_id, PushTask.conversation_id),
+    *(PushTask.provider, PushTask.app_id, PushTask.environment, PushTask.message_id, PushTask.reminder_minutes),
+    *(PushTask.collapse_key, PushTask.due_at, PushTask.expires_at, PushTask.attempt_count, PushTask.synced_at),
+    *(PushTask.validate_only, PushTask.state, PushTask.last_reason, PushTask.again_at, PushTask.held_by),
+)
 # The state is written out, so that the planner uses the partial index of pending tasks.
 _OVERDUE = text("""
     SELECT user_id, message_id
@@ -276,32 +294,37 @@ _OVERDUE = text("""
 """)
 _COUNTED = (PushTask.provider, PushTask.kind, PushTask.state, PushTask.last_reason)
 
+# Each row with one look into the index, as `_each` of `fasting_sessions` says.
 _INSERT = """
     INSERT INTO push_tasks (task_id, kind, user_id, installation_id, device_id, provider, environment, app_id,
                             conversation_id, message_id, reminder_minutes, collapse_key, due_at, expires_at,
                             attempt_count, next_attempt_at, state, last_reason, settled_at, validate_only, again_at)
-    SELECT new.task_id, :kind, d.user_id, d.installation_id, d.id, d.provider, d.environment, d.app_id,
-           :conversation_id, :message_id, :reminder_minutes, :collapse_key, CAST(:due_at AS timestamptz), :expires_at,
-           0, CASE WHEN planned.state = 'pending'
-                   THEN greatest(CAST(:due_at AS timestamptz), statement_timestamp()) END,
+    SELECT new.task_id, m.kind, d.user_id, d.installation_id, d.id, d.provider, d.environment, d.app_id,
+           m.conversation_id, m.message_id, m.reminder_minutes, m.collapse_key, m.due_at, m.expires_at,
+           0, CASE WHEN planned.state = 'pending' THEN greatest(m.due_at, statement_timestamp()) END,
            planned.state, planned.reason, CASE WHEN planned.state <> 'pending' THEN clock_timestamp() END,
-           :validate_only, new.late_since
-      FROM unnest(CAST(:task_ids AS uuid[]), CAST(:device_ids AS uuid[]), CAST(:late_sinces AS timestamptz[]))
-           AS new (task_id, device_id, late_since)
+           m.validate_only, new.late_since
+      FROM unnest(CAST(:message_id AS uuid[]), CAST(:kind AS text[]), CAST(:conversation_id AS uuid[]),
+                  CAST(:reminder_minutes AS int[]), CAST(:collapse_key AS text[]), CAST(:due_at AS timestamptz[]),
+                  CAST(:expires_at AS timestamptz[]), CAST(:validate_only AS boolean[])) WITH ORDINALITY
+           AS m (message_id, kind, conversation_id, reminder_minutes, collapse_key, due_at, expires_at, validate_only,
+                 place)
+      JOIN unnest(CAST(:places AS bigint[]), CAST(:task_ids AS uuid[]), CAST(:device_ids AS uuid[]),
+                  CAST(:late_sinces AS timestamptz[])) AS new (place, task_id, device_id, late_since) USING (place)
      CROSS JOIN (SELECT CAST(:state AS text) AS state, CAST(:reason AS text) AS reason) AS planned
-      JOIN device_tokens AS d ON d.id = new.device_id
+     CROSS JOIN LATERAL (SELECT * FROM device_tokens WHERE id = new.device_id LIMIT 1) AS d
      ORDER BY new.task_id
         ON CONFLICT DO NOTHING
-    RETURNING task_id, provider, environment, app_id, kind, user_id
+    RETURNING message_id, task_id, provider, environment, app_id, kind, user_id
 """
 _PLAN = text(_INSERT)
 _PLAN_AND_LIST = text(f"""
     WITH made AS ({_INSERT})
     SELECT true AS is_new, made.* FROM made
      UNION ALL
-    SELECT false, task_id, provider, environment, app_id, kind, user_id
-      FROM push_tasks
-     WHERE message_id = :message_id AND state = 'pending'
+    SELECT false, t.message_id, task_id, provider, environment, app_id, kind, user_id
+      FROM unnest(CAST(:message_id AS uuid[])) AS asked (id)
+     CROSS JOIN LATERAL (SELECT * FROM push_tasks WHERE message_id = asked.id AND state = 'pending' OFFSET 0) AS t
      ORDER BY provider, task_id
 """)  # noqa: S608 -- of our own words alone
 
@@ -319,12 +342,13 @@ _APPLY = text(
                held_by = NULL,
                attempt_count = t.attempt_count + new.new_attempts,
                device_id = coalesce(new.device_id, t.device_id),
-               accepted_at = CASE WHEN new.state = 'accepted' THEN clock_timestamp() END,
+               accepted_at = CASE WHEN new.state = 'accepted'
+                                  THEN clock_timestamp() - new.ago * interval '1 second' END,
                settled_at = CASE WHEN new.state <> 'pending' THEN clock_timestamp() END
           FROM unnest(CAST(:task_id AS uuid[]), CAST(:state AS text[]), CAST(:reason AS text[]),
                       CAST(:next_attempt_at AS timestamptz[]), CAST(:new_attempts AS int[]),
-                      CAST(:device_id AS uuid[]))
-               AS new (task_id, state, reason, next_attempt_at, new_attempts, device_id)
+                      CAST(:device_id AS uuid[]), CAST(:ago AS float8[]))
+               AS new (task_id, state, reason, next_attempt_at, new_attempts, device_id, ago)
          WHERE t.task_id = new.task_id
            AND (t.state = 'pending' OR (new.state = 'accepted' AND t.state <> 'accepted'))
         RETURNING t.task_id, t.provider, t.kind, t.state, t.last_reason, t.installation_id, t.collapse_key,
@@ -352,8 +376,8 @@ _APPLY = text(
 )
 
 
-def _count_planned(providers: Sequence[str], kind: Kind) -> None:
-    for provider in providers:
+def _count_planned(made: Sequence[tuple[str, str]]) -> None:
+    for provider, kind in made:
         metrics.pushes_planned.labels(provider, kind).inc()
 
 
@@ -368,7 +392,7 @@ def _count_accepted(groups: Rows) -> None:
             metrics.pushes_collapsed.labels(group.provider, group.kind, "after_acceptance").inc(group.replacing)
 
 
-def task_of(row: Row[Any] | PushTask) -> Task | None:
+def task_of(row: Any) -> Task | None:  # noqa: ANN401 -- of the table, or of a query with these columns
     """Read a push task; None for one that this release cannot read."""
     route, kind = route_of(row, "push_tasks"), word(Kind, row.kind, "push_tasks.kind")
     state = word(TaskState, row.state, "push_tasks.state")

@@ -91,7 +91,7 @@ def readable(column: str) -> str:
 def read_json(document: str) -> Any:  # noqa: ANN401 -- any JSON
     """Read JSON; None in place of an endless number, or of a document that is too deep."""
     try:
-        return json.loads(document, parse_int=_integer, parse_float=_float)
+        return _JSON.decode(document)
     except RecursionError:
         log_unreadable("json", "")
         return None
@@ -134,3 +134,6 @@ def _float(digits: str) -> float | None:
         return number
     log_unreadable("json", digits[:9])
     return None
+
+
+_JSON = json.JSONDecoder(parse_int=_integer, parse_float=_float)

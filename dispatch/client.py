@@ -28,7 +28,7 @@ from temporalio.runtime import (
     TelemetryConfig,
     TelemetryFilter,
 )
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import GrpcCompression, RPCError, RPCStatusCode
 
 from dispatch.encryption import check_encryption, why
 from dispatch.payload_encryption import PayloadEncryption, UnusableKeys
@@ -81,12 +81,17 @@ async def connect(
 ) -> Client:
     """Connect to the configured server; a lazy client connects at its first use, so a process may start earlier.
 
-    Raises ConfigError for settings that cannot be used, and RuntimeError where there is no connection.
+    Raises ConfigError for settings that cannot be used, and RuntimeError where there is no connection. Calls are small
+    and many: to compress one costs both sides more than to send it.
     """
     check_settings(environ)
-    interceptors = [Tracing()] if tracing.is_on() else []
     return await Client.connect(
-        **connection(environ), lazy=lazy, runtime=runtime, data_converter=converter(environ), interceptors=interceptors
+        **connection(environ),
+        lazy=lazy,
+        runtime=runtime,
+        data_converter=converter(environ),
+        interceptors=[Tracing()] if tracing.is_on() else [],
+        grpc_compression=GrpcCompression.NONE,
     )
 
 

@@ -28,6 +28,7 @@ class Hold:
 
     task_id: UUID
     ends_at: float  # by the monotonic clock; afterwards Temporal has given the send to another worker
+    due_at: float = 0.0  # likewise
     record_from: float = 0.0  # likewise; at once where it waits for its due instant
     recorded_by: UUID | None = None  # this worker, once the database has it; then the claim fails if another one has it
 
@@ -35,7 +36,7 @@ class Hold:
 def hold_for(task_id: UUID, left: float, budget: float) -> Hold:
     """Make the hold of a send that is due in `left` seconds, and that Temporal gives to another `budget` after that."""
     now = time.monotonic()
-    return Hold(task_id, now + left + budget, record_from=now if left > 0 else now + _PROMPT)
+    return Hold(task_id, now + left + budget, now + left, record_from=now if left > 0 else now + _PROMPT)
 
 
 class Holds:

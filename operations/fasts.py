@@ -115,7 +115,7 @@ async def carry_out(db: AsyncSession, orders: Sequence[Order], most: int | None)
     answers = [batch.answer(order) for order in orders]
     changed = batch.changed()
     needs = {each.session_id: needed_at(batch.before(each.session_id), each, batch.now) for each in changed}
-    dispatches = outbox.owed(needs, batch.now, {order.session_id: order.traceparent for order in orders})
+    dispatches = outbox.planned_dispatches(needs, batch.now, {order.session_id: order.traceparent for order in orders})
     started = [(each, batch.requests[each.session_id]) for each in changed if each.session_id not in batch.held]
     new = {each.session_id for each, _ in started}
     of_new = [each for each in dispatches if each.subject_id in new]

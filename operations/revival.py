@@ -6,6 +6,7 @@ from uuid import UUID
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db.device_tokens import ActiveToken
 from db.engine import among
 from db.models.people import DeviceToken
 from db.models.pushes import PushAttempt, PushTask
@@ -13,7 +14,7 @@ from operations.redrive import OUTBOX_KIND
 from telemetry import tracing
 
 
-async def revive(db: AsyncSession, device: DeviceToken) -> int:
+async def revive(db: AsyncSession, device: DeviceToken | ActiveToken) -> int:
     """Make pushes pending again that failed because of the token alone and have not expired; returns how many.
 
     Of each collapse group only the newest, and only the user's own. They go to the new token, whatever its provider,

@@ -18,12 +18,13 @@ ELLIPSIS = "…"
 _CLUSTER = regex.compile(r"\X")  # what a person sees as one character: Unicode's annex 29
 SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305)  # CryptoKit: Curve25519_SHA256_ChachaPoly
 _PROBE = X25519PrivateKey.generate()
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # making one takes as long as a small payload
 BLOCK = 128  # bytes; texts are padded to a multiple, since a length may reveal a text
 
 
 def encoded(content: object) -> bytes:
     """Write JSON as the bytes that are sent: UTF-8; a lone surrogate becomes a question mark."""
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+    return _JSON.encode(content).encode(errors="replace")
 
 
 def fitted(push: Push, encode: Callable[[Push], bytes], limit: int) -> bytes:

@@ -49,7 +49,7 @@ async def check_pushes(
         unreadable = await push_tasks.existing(db, missing) if missing else set()
         facts = Facts(
             pushes=await last_check.held(db, tasks, ATTEMPT_LEASE),
-            under_way=await push_attempts.under_way(db, tried),
+            under_way=await push_attempts.under_way(db, tried) if tried else {},
             final=await push_attempts.final(db, tried) if tried else {},
             presentations=presentations.at_present(),
             now=await present_instant(db),

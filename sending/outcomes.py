@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -86,12 +86,14 @@ class Outcome:
         return isinstance(self.ended, Ended) and self.ended.outcome in {"accepted", "unknown"}
 
 
-def answered(go: Proceed, answer: Answer, latency: float, dead_tokens: tuple[ReportedToken, ...]) -> Outcome:
-    """Make the outcome of an answer, which is final for the push; `latency` is in seconds."""
+def answered(
+    go: Proceed, answer: Answer, latency: float, dead_tokens: tuple[ReportedToken, ...], ago: float = 0.0
+) -> Outcome:
+    """Make the outcome of an answer, which is final for the push; in seconds, what the call took, and since when."""
     match answer:
         case Accepted(provider_id):
             validated = "validated" if go.push.validate_only else None
-            update = Update(go.push.task_id, TaskState.ACCEPTED, validated)
+            update = Update(go.push.task_id, TaskState.ACCEPTED, validated, ago=ago)
             ended = _ended(go, word(answer), validated, latency, provider_id)
             return Outcome(ended, update, dead_tokens=dead_tokens, sounding=go.sounding)
         case Rejected(reason):
@@ -351,9 +353,13 @@ def _count(route: Route, outcome: Outcome) -> None:
         labels.provider_answer.labels(provider, app_id, ended.outcome).observe(ended.latency_ms / 1000)
 
 
-@contextmanager
-def call_span(go: Proceed) -> Iterator[Callable[[Answer | ProviderTrouble], None]]:
+def call_span(go: Proceed) -> AbstractContextManager[Callable[[Answer | ProviderTrouble], None]]:
     """Trace a call; gives the function that takes its result."""
+    return _traced(go) if tracing.is_on() else _UNTRACED
+
+
+@contextmanager
+def _traced(go: Proceed) -> Iterator[Callable[[Answer | ProviderTrouble], None]]:
     about = {
         "fastbell.provider": go.route.provider.value,
         "fastbell.app": go.route.app_id or "default",
@@ -369,3 +375,6 @@ def call_span(go: Proceed) -> Iterator[Callable[[Answer | ProviderTrouble], None
                 span.set_attribute("fastbell.reason", result.reason)
 
         yield answered
+
+
+_UNTRACED = nullcontext[Callable[[Answer | ProviderTrouble], None]](lambda _: None)

@@ -10,7 +10,7 @@ import structlog
 
 from db import last_check, push_attempts, push_tasks
 from db.collapse_groups import Sounding
-from db.models.people import DeviceToken
+from db.device_tokens import ActiveToken
 from db.unreadable import log_unreadable
 from domain.back_off import in_time
 from domain.kinds import RULES, Subject
@@ -18,7 +18,7 @@ from domain.last_check import CollapseGroupTurn, is_quiet
 from domain.preferences import Preview
 from domain.presentation import Presentations
 from domain.push import Push, Route, TaskState
-from domain.wording import Content, worded
+from domain.wording import Content, Words, worded
 from push.payload_limit import is_usable
 
 ATTEMPT_LEASE = timedelta(seconds=16)  # after this long, the worker of a call without an outcome is lost
@@ -114,6 +114,7 @@ class Facts:
     final: Mapping[UUID, push_attempts.FinalAttempt]
     presentations: Presentations
     now: datetime
+    words: dict[object, tuple[Words, Words]] = field(default_factory=dict, repr=False)  # of this batch, by what differs
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ def _check_alone(task: push_tasks.Task, ask: Claim | Hindered, facts: Facts) -> 
     verdict: Verdict | None = None
     try:
         verdict = _check(task, ask, facts)
-        return verdict, _enters_the_log(task, facts)
+        return verdict, _enters_the_log(task, verdict, facts)
     except Exception as error:  # noqa: BLE001 -- whatever its rows may hold
         log.error("checking a push failed", task_id=str(task.task_id), error=type(error).__name__)  # noqa: TRY400 (its text may hold the row)
         left = task.expires_at - facts.now
@@ -182,21 +183,22 @@ def _hindered(task: push_tasks.Task, ask: Hindered, facts: Facts) -> Deferred | 
     return Deferred(fitting, task.user_id, left) if fitting else Final(TaskState.DEAD, ask.hindrance.reason)
 
 
-def _begin(task: push_tasks.Task, claim: Claim, device: DeviceToken, facts: Facts) -> Proceed | Deferred:
+def _begin(task: push_tasks.Task, claim: Claim, device: ActiveToken, facts: Facts) -> Proceed | Deferred:
     """Begin an attempt for a push that may go out, unless another push of its collapse group is being sent."""
     if facts.pushes.turn(task) is CollapseGroupTurn.LATER:
         left = task.expires_at - facts.now
         return Deferred(Hindrance("line_taken", min(LINE_TAKEN, left)), task.user_id, left)
+    silent_because = _silent_because(task, facts)
     return Proceed(
-        push=_push(task, claim.attempt_id, device, facts),
+        push=_push(task, claim.attempt_id, device, facts, sounds=silent_because is None),
         route=task.route,
         device_id=device.id,
         number=task.attempt_count + 1,
         began_at=facts.now,
         expires_at=task.expires_at,
         user_id=task.user_id,
-        sounding=_sounding(task, facts),
-        silent_because=_silent_because(task, facts),
+        sounding=_sounding(task, facts) if silent_because is None else None,
+        silent_because=silent_because,
     )
 
 
@@ -211,7 +213,7 @@ def _silent_because(task: push_tasks.Task, facts: Facts) -> str | None:
 
 def _sounding(task: push_tasks.Task, facts: Facts) -> Sounding | None:
     """Name the sound of a message's push; those of reminders do not count, since they are a minute or more apart."""
-    counts = task.task_id in facts.pushes.groups and _silent_because(task, facts) is None
+    counts = task.task_id in facts.pushes.groups
     return Sounding(task.installation_id, task.collapse_key, facts.now) if counts else None
 
 
@@ -224,18 +226,17 @@ def _in_time(hindrance: Hindrance, left: timedelta) -> Hindrance | None:
     return replace(hindrance, delay=delay) if delay is not None and delay < left else None
 
 
-def _enters_the_log(task: push_tasks.Task, facts: Facts) -> bool:
+def _enters_the_log(task: push_tasks.Task, verdict: Verdict, facts: Facts) -> bool:
     """Whether the task is of a reminder that is still valid."""
-    is_reminder = RULES[task.kind].subject is Subject.SESSION
-    return is_reminder and task.state is TaskState.PENDING and facts.pushes.unwanted(task, facts.now) is None
+    if RULES[task.kind].subject is not Subject.SESSION or task.state is not TaskState.PENDING:
+        return False
+    return isinstance(verdict, Proceed) or facts.pushes.unwanted(task, facts.now) is None
 
 
-def _push(task: push_tasks.Task, attempt_id: UUID, device: DeviceToken, facts: Facts) -> Push:
+def _push(task: push_tasks.Task, attempt_id: UUID, device: ActiveToken, facts: Facts, *, sounds: bool) -> Push:
     """Decide all that the phone shows, by one version of the app's presentation: the one in use at this moment."""
     kind, presentation = task.kind, facts.presentations.of(task.route.app_id)
-    content, preview = _content(task, facts), RULES[kind].preview(facts.pushes.preferences_of(task))
-    words = worded(presentation, kind, device.locale, preview, content)
-    generic = worded(presentation, kind, device.locale, Preview.GENERIC, content)
+    words, generic = _words(task, device, facts)
     return Push(
         task_id=task.task_id,
         attempt_id=attempt_id,
@@ -251,18 +252,31 @@ def _push(task: push_tasks.Task, attempt_id: UUID, device: DeviceToken, facts: F
         expires_at=task.expires_at,
         look=presentation.looks[kind],
         public_key=_public_key(device),
-        sounds=_silent_because(task, facts) is None,
+        sounds=sounds,
         validate_only=task.validate_only,
         user_id=task.user_id,
     )
 
 
-def _public_key(device: DeviceToken) -> bytes | None:
+def _public_key(device: ActiveToken) -> bytes | None:
     """Return the key that seals the text; None where the stored one is unusable, so the phone gets the generic text."""
     if device.public_key is None or is_usable(device.public_key):
         return device.public_key
     log_unreadable("device_tokens.public_key", "")
     return None
+
+
+def _words(task: push_tasks.Task, device: ActiveToken, facts: Facts) -> tuple[Words, Words]:
+    """Put a push into words, as its person wants them, and generic; most of a batch say the same."""
+    kind, app_id, locale = task.kind, task.route.app_id, device.locale
+    content, preview = _content(task, facts), RULES[kind].preview(facts.pushes.preferences_of(task))
+    key = (kind, app_id, locale, preview, content.minutes_left, content.body, *content.labels.items())
+    known = facts.words.get(key)
+    if known is None:
+        presentation = facts.presentations.of(app_id)
+        full, generic = (worded(presentation, kind, locale, each, content) for each in (preview, Preview.GENERIC))
+        known = facts.words[key] = full, generic
+    return known
 
 
 def _content(task: push_tasks.Task, facts: Facts) -> Content:

@@ -22,5 +22,5 @@ async def change(db: AsyncSession, session: FastingSession, now: datetime) -> No
     await outbox.add_all(db, fasting_sessions.OUTBOX_KIND, _owed(before, session, now))
 
 
-def _owed(before: FastingSession | None, after: FastingSession, now: datetime) -> list[outbox.Owed]:
-    return outbox.owed({after.session_id: needed_at(before, after, now)}, now)
+def _owed(before: FastingSession | None, after: FastingSession, now: datetime) -> list[outbox.PlannedDispatch]:
+    return outbox.planned_dispatches({after.session_id: needed_at(before, after, now)}, now)

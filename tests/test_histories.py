@@ -1,15 +1,18 @@
 """Promise 9: histories recorded by earlier code, sleeping ones above all, replay with this code."""
 
+import gc
 import json
+import weakref
 from base64 import b64encode
 from pathlib import Path
 
 import pytest
 from temporalio.client import WorkflowHistory
-from temporalio.worker import Interceptor, Replayer, UnsandboxedWorkflowRunner
+from temporalio.worker import Interceptor, Replayer, WorkflowInstance, WorkflowInstanceDetails
 from temporalio.workflow import NondeterminismError
 
 from dispatch.client import data_converter
+from fleet.interceptors import FreeingRunner
 from telemetry.temporal_tracing import Tracing
 from workflows.diagnostic_push import DiagnosticPush
 from workflows.fasting_reminder import FastingReminder
@@ -51,13 +54,35 @@ async def test_a_history_that_does_not_fit_is_noticed() -> None:
         await _replayer().replay_workflow(history)
 
 
-def _replayer(*interceptors: Interceptor) -> Replayer:
+@pytest.mark.parametrize(
+    "name", ["asleep", "asleep-unsignalled", "moved", "accepted", "accepted-briefly", "handed-off"]
+)
+async def test_a_workflow_that_leaves_the_cache_leaves_nothing_to_the_garbage_collector(name: str) -> None:
+    workflows: list[weakref.ref[object]] = []
+
+    class Watched(FreeingRunner):
+        def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
+            instance = super().create_instance(det)
+            workflows.append(weakref.ref(instance))
+            return instance
+
+    gc.collect()
+    gc.disable()
+    try:
+        await _replayer(runner=Watched()).replay_workflow(WorkflowHistory.from_json("recorded", HISTORIES[name]))
+
+        assert [each() for each in workflows] == [None]
+    finally:
+        gc.enable()
+
+
+def _replayer(*interceptors: Interceptor, runner: FreeingRunner | None = None) -> Replayer:
     return Replayer(
         workflows=[
             *(FastingReminder, MessageHandoff, SendingPage, Redrive, DiagnosticPush),
             *(OrphanSweep, Retention, WebhookFollower),
         ],
-        workflow_runner=UnsandboxedWorkflowRunner(),
+        workflow_runner=runner or FreeingRunner(),
         data_converter=data_converter,
         interceptors=interceptors,
     )

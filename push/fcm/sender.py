@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -14,6 +14,7 @@ import structlog
 from firebase_admin import messaging  # type: ignore[import-untyped]  # ships no types
 from hpack import HeaderTuple
 
+from domain.presentation import Look
 from domain.push import Environment, Push
 from push.apns.sender import look_in_aps
 from push.credential_files import service_account
@@ -120,8 +121,20 @@ class FcmSender:
 
 
 def payload(push: Push) -> dict[str, Any]:
-    """Shape a push for an Android phone, or an iPhone whose app registers with Firebase."""
-    return _written(message(push)) | {"apns": _apns(push, {})}
+    """Shape a push for an Android phone, or an iPhone whose app registers with Firebase.
+
+    The tag, not a collapse key, replaces a shown notification.
+    """
+    look = _look_on_android(push.look, sounds=push.sounds)
+    shown = look | {"tag": push.collapse_key, "notification_count": push.badge}
+    notification = {name: value for name, value in shown.items() if value is not None}
+    return {
+        "android": ({"notification": notification} if notification else {}) | _delivery(push),
+        "data": {"kind": push.kind.value, "task_id": str(push.task_id), "url": push.url},
+        "notification": {"body": push.body, "title": push.title},
+        "token": push.token,
+        "apns": _apns(push, {}),
+    }
 
 
 def sealed_payload(push: Push) -> dict[str, Any]:
@@ -139,29 +152,13 @@ def sealed_payload(push: Push) -> dict[str, Any]:
     channel = push.look.channel if push.sounds else push.look.quiet_channel
     shown |= {} if channel is None else {"channelId": channel}
     shown |= {} if push.sounds else {"silent": "true"}
-    built = _message(push, {**shown, "sealed": sealed(push, push.public_key)}, None)
-    return _written(built) | {"apns": _apns(push, {"alert": generic, "mutable-content": 1})}
-
-
-def message(push: Push) -> messaging.Message:
-    """Build the message for Android. The tag, not collapse_key, replaces a shown notification."""
-    look = push.look
-    shown = messaging.AndroidNotification(
-        tag=push.collapse_key, icon=look.icon, color=look.color, notification_count=push.badge, **_noise(push)
-    )
-    built = _message(push, {}, shown)
-    built.notification = messaging.Notification(title=push.title, body=push.body)
-    return built
-
-
-def _noise(push: Push) -> dict[str, str | None]:
-    """Set the sound: from Android 8 on the channel decides, before that the notification's own fields.
-
-    Android names a file of `res/raw` without its extension.
-    """
-    if not push.sounds:
-        return {"channel_id": push.look.quiet_channel, "priority": "low"}
-    return {"channel_id": push.look.channel, "sound": PurePath(push.look.sound).stem or None}
+    data = {"task_id": str(push.task_id), "kind": push.kind.value, "url": push.url, **shown}
+    return {
+        "android": _delivery(push),
+        "data": dict(sorted({**data, "sealed": sealed(push, push.public_key)}.items())),
+        "token": push.token,
+        "apns": _apns(push, {"alert": generic, "mutable-content": 1}),
+    }
 
 
 def request(push: Push, shape: Shape = payload) -> bytes:
@@ -170,24 +167,26 @@ def request(push: Push, shape: Shape = payload) -> bytes:
     return fitted(push, lambda fitting: encoded({"message": shape(fitting), **more}), MAX_PAYLOAD)
 
 
-def _message(
-    push: Push, more: Mapping[str, str], notification: messaging.AndroidNotification | None
-) -> messaging.Message:
+@lru_cache(maxsize=256)
+def _look_on_android(look: Look, *, sounds: bool) -> dict[str, Any]:
+    """Write how an app's notifications look, checked by firebase-admin's types: once, since most pushes look the same.
+
+    From Android 8 on the channel decides about the sound, before that the notification's own fields. Android names a
+    file of `res/raw` without its extension.
+    """
+    noise: dict[str, str | None] = {"channel_id": look.quiet_channel, "priority": "low"}
+    if sounds:
+        noise = {"channel_id": look.channel, "sound": PurePath(look.sound).stem or None}
+    shown = messaging.AndroidNotification(icon=look.icon, color=look.color, **noise)
+    config = messaging.AndroidConfig(priority=look.priority.value, notification=shown)
+    written = json.loads(str(messaging.Message(android=config, topic="any")))
+    more = {"tag": None, "notification_count": None}  # of each push
+    return dict(sorted({**written["android"].get("notification", {}), **more}.items()))
+
+
+def _delivery(push: Push) -> dict[str, str]:
     left = int((push.expires_at - datetime.now(UTC)).total_seconds())
-    built = messaging.Message(
-        android=messaging.AndroidConfig(
-            priority=push.look.priority.value, ttl=timedelta(seconds=max(left, 0)), notification=notification
-        ),
-        data={"task_id": str(push.task_id), "kind": push.kind.value, "url": push.url, **more},
-    )
-    built.token = push.token  # the constructor warns: it prefers a Firebase installation id
-    return built
-
-
-def _written(built: messaging.Message) -> dict[str, Any]:
-    """Take a message as JSON values; as text, firebase-admin escapes all that is not ASCII."""
-    content: dict[str, Any] = json.loads(str(built))
-    return content
+    return {"priority": push.look.priority.value, "ttl": f"{max(left, 0)}s"}
 
 
 def _apns(push: Push, more: Mapping[str, object]) -> dict[str, Any]:

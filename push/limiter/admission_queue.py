@@ -16,7 +16,7 @@ from push.wait_queue import FairQueue, QueueDepths, Waiter
 BURST = 0.1  # seconds' worth of calls that may start at once
 RAMP_TO = 1000.0  # calls per second at the end of a ramp, where there is no limit
 RAMP_FROM = 0.02  # of what a ramp leads to
-_KEPT = 4  # one in so many of the calls in flight is kept for reminders
+_KEPT = 4  # one in so many of the calls in flight is kept for reminders that are due
 _SHARE = 4  # one in so many of the calls in flight may be one user's
 _LATELY = 256  # calls, whose ends show how fast a queue without a rate moves
 NOBODY = 0  # in place of the digest of an unknown user
@@ -182,6 +182,13 @@ class AdmissionQueue:
     def waiting(self) -> int:
         """How many pushes wait."""
         return len(self._waiters)
+
+    @property
+    def has_plenty(self) -> bool:
+        """Whether nobody waits, no rate is set, and a part of the calls in flight would still be free."""
+        kept = self._limits.concurrency // _KEPT
+        is_limited = self.in_flight >= self._limits.concurrency - kept or self.token_bucket.full != inf
+        return not is_limited and not self._waiters
 
     def at_once(self, now: float, priority: Priority, user: int) -> BreakerPermit | None:
         """Give a turn if nobody waits and the limits allow it."""

@@ -153,6 +153,11 @@ class RouteLimiter:
         """Ask to make one call for a push task; `async with` it. Users, known by their digests, take turns."""
         return Permit(self, priority, task_id, user_digest)
 
+    @property
+    def has_plenty(self) -> bool:
+        """Whether a push may enter before it is due, since those that are due now would have room all the same."""
+        return not self.is_cut_off and not self._is_open() and self._admission.has_plenty
+
     def now(self) -> float:
         """Return the time of this limiter's clock, in seconds."""
         return self._clock()

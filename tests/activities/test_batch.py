@@ -367,13 +367,12 @@ async def _ask_for_each(ask: Callable[[Ask], Awaitable[object]], asks: Sequence[
 async def _planned(stack: Stack) -> list[UUID]:
     """Plan a push task each for some people whose reminders are not due for long."""
     opening = ReminderOpening(stack.sessions)
-    task_ids = []
+    asks = []
     for _ in range(SOME):
         user = stack.user()
         await user.register(iphone())
         session_id = await user.start_fast(due_in=36_000)
         session = (await user.call("GET", f"/v1/fasting-sessions/{session_id}")).json()
         due_at = datetime.fromisoformat(session["reminders"][0]["due_at"])
-        opened = await opening.open_reminder(OpenReminder(session_id, 1, due_at, Moment.ARMING))
-        task_ids += [send.task_id for send in opened.sends]
-    return task_ids
+        asks.append(OpenReminder(session_id, 1, due_at, Moment.ARMING))
+    return [send.task_id for opened in await asyncio.gather(*map(opening.open_reminder, asks)) for send in opened.sends]

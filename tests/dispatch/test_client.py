@@ -7,8 +7,9 @@ from asyncio.subprocess import PIPE, STDOUT
 from pathlib import Path
 
 import pytest
+from temporalio.service import GrpcCompression
 
-from dispatch.client import connection
+from dispatch.client import connect, connection
 from settings.environment import ConfigError
 from simulator import Simulator
 from tests.servers import free_port, part
@@ -91,3 +92,9 @@ async def test_an_api_process_whose_port_is_taken_says_so_in_one_sentence() -> N
             await api._reading
 
     assert api.lines[-1] == f"API_HOST and API_PORT: cannot listen at 127.0.0.1:{port}.\n"
+
+
+async def test_calls_to_temporal_are_not_compressed() -> None:
+    client = await connect(lazy=True)
+
+    assert client.service_client.config.grpc_compression is GrpcCompression.NONE
