@@ -129,7 +129,7 @@ async def _workers(worker_settings: WorkerSettings, count: int) -> AsyncIterator
     async with AsyncExitStack() as leaving:
         parts = [await leaving.enter_async_context(part(worker_settings(), "worker.py")) for _ in range(count)]
         for each in parts:
-            await each.says("worker ready")
+            await each.says("worker ready", within=60)
         yield parts
 
 
