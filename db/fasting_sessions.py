@@ -186,7 +186,7 @@ async def read_with_phones(db: AsyncSession, session_ids: Collection[UUID]) -> d
     for stored, _, phone in rows:
         phones[stored.id] += [] if phone is None else [phone]
     read: dict[UUID, FastWithPhones | None] = {}
-    for stored, *_ in rows:
+    for stored in {row[0].id: row[0] for row in rows}.values():  # a row for each phone
         session = _session(stored)
         wanted = preferred.get(stored.user_id, Preferences())
         read[stored.id] = FastWithPhones(session, wanted, addresses(phones[stored.id])) if session else None
