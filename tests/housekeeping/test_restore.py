@@ -38,8 +38,8 @@ async def test_a_dump_taken_under_load_is_restored_and_each_reminder_comes_once(
         writing.cancel()
         await asyncio.gather(writing, return_exceptions=True)
 
-    await _create(postgres, "restored")
-    restored = replace(place, database_url=_named(postgres, "restored"), namespace="restored")
+    await _create(postgres, "restored_elsewhere")
+    restored = replace(place, database_url=_named(postgres, "restored_elsewhere"), namespace="restored")
     await _run("pg_restore", "--exit-on-error", "--dbname", _plain(restored.database_url), str(dump))
     async with make_stack(restored, make_app(restored)) as stack:
         lost = [
