@@ -4,6 +4,8 @@ import asyncio
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 LEAKS = """
 import asyncio, socket
@@ -21,6 +23,7 @@ async def test_that_leaves_a_connection_open():
 """
 
 
+@pytest.mark.long
 async def test_a_connection_that_a_test_leaves_open_keeps_no_run_from_ending(tmp_path: Path) -> None:
     path = tmp_path / "test_leak.py"
     path.write_text(LEAKS)

@@ -74,6 +74,7 @@ async def test_2000_pushes_wait_without_attempts_drain_at_the_rate_and_delay_nob
     assert min(meanwhile) < 0.05 + 2 * max(before + after)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(60)
 async def test_an_outage_of_one_provider_leaves_the_others_lateness_unchanged(
     without_worker: Stack, simulator: Simulator
