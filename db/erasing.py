@@ -63,17 +63,17 @@ async def _messages(db: AsyncSession, whose: Whose) -> bool:
 def _whole(table: str, of_a_person: str = "true") -> tuple[str, _Batch]:
     """Delete all rows of a table whose `user_id` is the person's."""
     named = f"{table} WHERE user_id = :user_id AND {of_a_person}"
-    mine = f"SELECT ctid FROM {named} LIMIT :limit FOR UPDATE SKIP LOCKED"  # noqa: S608
-    return named, _run(f"DELETE FROM {table} WHERE ctid = ANY(ARRAY({mine})) RETURNING 1")  # noqa: S608
+    mine = f"SELECT ctid FROM {named} LIMIT :limit FOR UPDATE SKIP LOCKED"  # noqa: S608 -- of our models' names
+    return named, _run(f"DELETE FROM {table} WHERE ctid = ANY(ARRAY({mine})) RETURNING 1")  # noqa: S608 -- of our models' names
 
 
 def _without(table: str, column: str, instead: str, of_a_person: str = "true") -> tuple[str, _Batch]:
     """Write something else where a column of somebody else's row names the person."""
     named = f"{table} WHERE {column} = :user_id AND {of_a_person}"
-    mine = f"SELECT ctid FROM {named} LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED"  # noqa: S608
+    mine = f"SELECT ctid FROM {named} LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED"  # noqa: S608 -- of our models' names
     return (
         named,
-        _run(f"UPDATE {table} SET {column} = {instead} WHERE ctid = ANY(ARRAY({mine})) RETURNING 1"),  # noqa: S608
+        _run(f"UPDATE {table} SET {column} = {instead} WHERE ctid = ANY(ARRAY({mine})) RETURNING 1"),  # noqa: S608 -- of our models' names
     )
 
 

@@ -83,16 +83,18 @@ async def check_pushes(
             await revivals.revive(db, facts.pushes.devices[installation_id])
         await collapse_groups.note_begun(db, [go.sounding for go in going if go.sounding])  # last: others wait for it
 
-    taken: set[UUID] = set()
     answers: list[Verdict] = []
     for ask in asks:
         unread = _UNREADABLE if ask.task_id in unreadable else Final(TaskState.WITHDRAWN, "task_missing")
         verdict = verdicts.get(ask.task_id, unread)
-        if isinstance(verdict, Proceed) and ask.task_id in taken:  # asked twice in one batch
+        if isinstance(verdict, Proceed) and not _is_of(verdict, ask):  # asked twice in one batch
             verdict = InFlight(ATTEMPT_LEASE)
-        taken.add(ask.task_id)
         answers.append(verdict)
     return answers
+
+
+def _is_of(go: Proceed, ask: Claim | Hindered) -> bool:
+    return isinstance(ask, Claim) and ask.attempt_id == go.push.attempt_id
 
 
 async def unheld_pushes(sessions: Sessions, asks: Sequence[Claim | Hindered]) -> list[bool]:

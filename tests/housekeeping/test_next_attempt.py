@@ -109,6 +109,21 @@ async def test_during_the_call_there_is_no_next_attempt_and_this_one_counts(stac
     assert (row.state, row.next_attempt_at, await attempts_of(stack, task_id)) == ("pending", None, 1)
 
 
+async def test_of_two_who_ask_in_one_batch_the_one_whose_attempt_begins_makes_the_call(
+    stack: Stack, alice: User
+) -> None:
+    [task_id] = await stray(alice, iphone())
+    claim, later = Claim(task_id), Claim(task_id)
+    hindered = Hindered(task_id, Hindrance("paused", timedelta(seconds=9)))
+
+    answers = await check_pushes(stack.sessions, [claim, hindered, later])
+
+    [begun] = [each for each in answers if isinstance(each, Proceed)]
+    assert [isinstance(each, InFlight) for each in answers] == [True, True, False]
+    assert begun.push.attempt_id == later.attempt_id
+    assert await attempts_of(stack, task_id) == 1
+
+
 async def test_after_a_call_that_failed_late_it_is_tried_when_temporal_tries_it(
     stack: Stack, simulator: Simulator, alice: User
 ) -> None:
