@@ -180,3 +180,15 @@ async def _read(process: asyncio.subprocess.Process, lines: list[str], news: asy
         lines.append(line.decode())
         news.set()
     news.set()
+
+
+async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Write what is read, until it ends: one direction of a proxy."""
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    except ConnectionError:
+        pass
+    finally:
+        writer.close()

@@ -11,6 +11,7 @@ import trustme
 from db.engine import async_url, make_engine, make_sessions
 from db.migrate import check_readiness
 from settings.environment import ConfigError, service_settings
+from tests.servers import pass_on
 from tests.stack import Stack
 
 Authorities = Mapping[str, Path]  # the files of the one that the server belongs to, and of another
@@ -44,7 +45,7 @@ async def port(ours: trustme.CA, stack: Stack) -> AsyncIterator[int]:
         try:
             await writer.start_tls(context)
             to, back = await asyncio.open_unix_connection(socket)
-            await asyncio.gather(_pass(reader, back), _pass(to, writer))
+            await asyncio.gather(pass_on(reader, back), pass_on(to, writer))
         except (ssl.SSLError, ConnectionError):  # the client goes away: it does not trust us
             writer.close()
 
@@ -100,14 +101,3 @@ async def _is_ready(address: str) -> bool:
         return (await check_readiness(make_sessions(engine)))[0]
     finally:
         await engine.dispose()
-
-
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    except ConnectionError:
-        pass
-    finally:
-        writer.close()

@@ -13,7 +13,7 @@ from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from dispatch.client import check_settings, connect
 from dispatch.encryption import why
 from settings.environment import ConfigError
-from tests.servers import free_port
+from tests.servers import free_port, pass_on
 
 AUTHORITY = "TEMPORAL_TLS_SERVER_CA_CERT_PATH"
 CERTIFICATE, KEY = "TEMPORAL_TLS_CLIENT_CERT_PATH", "TEMPORAL_TLS_CLIENT_KEY_PATH"
@@ -175,7 +175,7 @@ async def _proxy(upstream: str, context: ssl.SSLContext) -> AsyncIterator[str]:
         assert task is not None
         tasks.add(task)
         to, back = await asyncio.open_connection(host, int(port))
-        await asyncio.gather(_pass(reader, back), _pass(to, writer))
+        await asyncio.gather(pass_on(reader, back), pass_on(to, writer))
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
     try:
@@ -185,14 +185,3 @@ async def _proxy(upstream: str, context: ssl.SSLContext) -> AsyncIterator[str]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    except ConnectionError:
-        pass
-    finally:
-        writer.close()
