@@ -38,6 +38,7 @@ from settings.credentials import make_rotation
 from settings.environment import auth_settings, limit_settings, service_settings
 from settings.presentations import PresentationFiles
 from simulator import Simulator
+from tests.busy import crowding
 from worker import make_send_dependencies, make_workers
 
 ROOT = Path(__file__).parent.parent
@@ -114,8 +115,7 @@ class Stack:
 
         async def result() -> str | None:
             try:
-                async with asyncio.timeout(within):
-                    return str(await self.workflow(session_id).result())
+                return str(await self.workflow(session_id).result())
             except RPCError:  # not started yet
                 return None
 
@@ -318,9 +318,9 @@ async def uncommitted(stack: Stack, statement: str, **values: object) -> AsyncIt
 async def eventually(check: Callable[[], Awaitable[Any]], *, within: float = 15.0) -> Any:
     """Wait until a check gives something true, and give it; raises TimeoutError that tells what it saw last.
 
-    Where more than four wait for each core of the machine it is given the more time.
+    On a busy machine it is given the more time.
     """
-    within *= max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1) / 4)
+    within *= crowding()
     looks, stood_still, looked_at = 0, 0.0, time.monotonic()
     try:
         async with asyncio.timeout(within):
