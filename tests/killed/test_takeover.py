@@ -14,6 +14,7 @@ from uuid import UUID
 import pytest
 
 from simulator import Simulator
+from tests.busy import crowding
 from tests.servers import Part, part
 from tests.stack import Phone, Stack, User, android, eventually, iphone
 
@@ -135,9 +136,9 @@ async def _workers(worker_settings: WorkerSettings, count: int) -> AsyncIterator
 
 async def _armed(stack: Stack, count: int, *, due_in: float) -> list[Fast]:
     """Start fasts that are due at about one instant, and wait until it is recorded who holds each."""
-    fasts, began = [Fast(stack.user()) for _ in range(count)], time.monotonic()
+    fasts, due_at = [Fast(stack.user()) for _ in range(count)], time.monotonic() + due_in * crowding()
     for fast in fasts:
-        await fast.start(due_in - (time.monotonic() - began))
+        await fast.start(due_at - time.monotonic())
     held = "SELECT 1 FROM push_tasks WHERE conversation_id = ANY(:ids) AND held_by IS NOT NULL"
 
     async def are_held() -> bool:
