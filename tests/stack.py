@@ -180,7 +180,10 @@ class User:
             assert answer.status_code == 200, answer.text
 
     async def start_fast(self, *, due_in: float, minutes: tuple[int, ...] = (1,), **more: object) -> UUID:
-        """Start a fast whose last reminder is due in so many seconds; another if the answer took longer than that."""
+        """Start a fast whose last reminder is due in so many seconds.
+
+        Where the answer took longer than that, another one that is due later.
+        """
         while True:
             session_id = uuid4()
             ends_at = datetime.now(UTC) + timedelta(seconds=due_in, minutes=min(minutes))
@@ -190,6 +193,7 @@ class User:
             if answer.json()["reminders"][-1]["state"] != "skipped":
                 return session_id
             await self.cancel(session_id)
+            due_in = 2 * max(due_in, 0.5)
 
     async def move_goal(self, session_id: UUID, *, due_in: float, minutes: int = 1) -> None:
         """Move the goal so that the reminder is due in so many seconds."""
