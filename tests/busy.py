@@ -8,6 +8,7 @@ import asyncio
 import os
 import time
 
+ANSWERED_WITHIN = 40.0  # seconds; the API itself says after 30 that it is busy
 _MOST = 3.0  # who needs more than this is in trouble of another kind
 _WORK = 0.02  # seconds on a processor, of a sample
 

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from commands.context import read_settings
-from tests.busy import crowding, in_time
+from tests.busy import ANSWERED_WITHIN, crowding, in_time
 from tests.local.run import ROOT, LocalRun, environment, lives, local_run, wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(150)]  # all parts may take a minute to start
@@ -44,7 +44,9 @@ def first_run(place: Path) -> Iterator[LocalRun]:
 
 def _sessions(run: LocalRun) -> list[str]:
     bearer = run.cli("token", "--user", "alice").stdout.strip()
-    answer = httpx.get(f"{run.api_url}/v1/fasting-sessions", headers={"Authorization": f"Bearer {bearer}"})
+    answer = httpx.get(
+        f"{run.api_url}/v1/fasting-sessions", headers={"Authorization": f"Bearer {bearer}"}, timeout=ANSWERED_WITHIN
+    )
     return [item["id"] for item in answer.raise_for_status().json()["items"]]
 
 
@@ -95,11 +97,15 @@ def test_the_addresses_that_it_tells_answer(first_run: LocalRun) -> None:
     addresses = re.findall(r"http://127\.0\.0\.1:\S+", first_run.text)
 
     assert len(addresses) == 5
-    assert {httpx.get(address, follow_redirects=True).status_code for address in addresses} == {200}
+    assert {
+        httpx.get(address, follow_redirects=True, timeout=ANSWERED_WITHIN).status_code for address in addresses
+    } == {200}
     [session_id] = _sessions(first_run)
     assert any(address.endswith(f"/workflows/fasting-reminder%2F{session_id}") for address in addresses)
     [listed] = [address for address in addresses if "/workflows?query=" in address]
-    shown = httpx.get(listed.replace("/namespaces/", "/api/v1/namespaces/")).json()["executions"]
+    shown = httpx.get(listed.replace("/namespaces/", "/api/v1/namespaces/"), timeout=ANSWERED_WITHIN).json()[
+        "executions"
+    ]
     assert {each["type"]["name"] for each in shown} == {"FastingReminder", "MessageHandoff"}  # no housekeeping
 
 
@@ -108,14 +114,16 @@ def test_each_worker_serves_metrics_on_a_port_that_it_tells(first_run: LocalRun)
 
     assert told is not None
     assert told[1] == first_run.environment["METRICS_PORT"]
-    assert {httpx.get(f"http://127.0.0.1:{port}/metrics").status_code for port in told.groups()} == {200}
+    assert {
+        httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=ANSWERED_WITHIN).status_code for port in told.groups()
+    } == {200}
 
 
 def test_the_console_opens_with_the_code_that_it_tells_and_shows_the_demonstration(first_run: LocalRun) -> None:
     told = re.search(r"^  console +(http://\S+/console)  sign-in code (\S+)$", first_run.text, re.MULTILINE)
     assert told is not None
 
-    with httpx.Client(base_url=first_run.api_url, follow_redirects=True) as browser:
+    with httpx.Client(base_url=first_run.api_url, follow_redirects=True, timeout=ANSWERED_WITHIN) as browser:
         overview = browser.post("/console/sign-in", data={"code": told[2]})
         person = browser.get("/console/person", params={"user": "alice"})
         again = browser.post("/console/sign-in", data={"code": told[2]})
@@ -138,6 +146,7 @@ def test_a_token_is_all_that_cli_token_prints_and_the_api_accepts_it(first_run: 
     answer = httpx.get(
         f"{first_run.api_url}/v1/users/zo%C3%AB%20%E2%88%9E/device-tokens",
         headers={"Authorization": f"Bearer {printed.stdout.strip()}"},
+        timeout=ANSWERED_WITHIN,
     )
     assert (answer.status_code, answer.json()) == (200, {"items": [], "next_cursor": None})
 
