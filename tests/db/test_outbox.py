@@ -110,6 +110,7 @@ async def test_a_dispatch_that_takes_long_holds_up_no_row_that_comes_after_it(
     sessions = make_sessions(engine)
     relay = Relay(sessions, await Client.connect(f"127.0.0.1:{free_port()}", lazy=True), arm_window=0)
     async with sessions() as other:
+        await other.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         await other.execute(text("LOCK TABLE push_tasks"))  # what a redrive reads
         async with sessions.begin() as db:
             await outbox.add_for_sweepers(db, redrives.OUTBOX_KIND, [uuid4() for _ in range(3)])
