@@ -40,8 +40,8 @@ async def test_a_worker_killed_at_each_step_of_a_send_loses_nothing_and_shows_no
         async with uncommitted(
             without_worker, "SELECT 1 FROM fasting_sessions WHERE id = :id FOR UPDATE", id=fasts[checked]
         ):
-            await simulator.phones.received(answered.token, within=10)
-            await simulator.phones.received(recorded.token, within=10)
+            await simulator.phones.received(answered.token, within=30)
+            await simulator.phones.received(recorded.token, within=30)
             way.cut()
             # The attempt, too: where only the task is stuck, its outcome is noted on the attempt after a moment.
             both = "SELECT 1 FROM push_tasks JOIN push_attempts USING (task_id) WHERE conversation_id = :id FOR UPDATE"

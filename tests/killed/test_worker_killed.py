@@ -101,7 +101,7 @@ async def test_a_worker_that_is_told_to_stop_while_it_calls_waits_for_the_answer
         await worker.says("worker ready")
         session_id = await user.start_fast(due_in=1.0)
         for phone in phones:
-            await simulator.phones.received(phone.token, within=10)  # the provider has it; its answer is on the way
+            await simulator.phones.received(phone.token)  # the provider has it; its answer is on the way
         status = await worker.end(signal.SIGTERM)
 
     said = "".join(worker.lines)
