@@ -159,7 +159,7 @@ async def due_now(
 ) -> list[Due]:
     """Make a reminder that is due at this moment on these phones; gives its planned sends.
 
-    Each phone is another user's, or all are those of one, by this id. Some hundred users share a fast, so thousands cost
+    Each phone is another user's, or all are those of one, by this id. Some hundred users share a fast: thousands cost
     little, and no statement more than the database's connections have patience for.
     """
     if of_one is None and len(phones) > _SHARE_A_FAST:
