@@ -69,7 +69,7 @@ async def test_a_worker_that_is_told_to_stop_hands_its_held_sends_to_another_in_
     async with part(worker_settings(), "worker.py") as one, part(worker_settings(), "worker.py") as other:
         for worker in (one, other):
             await worker.says("worker ready")
-        session_id = await user.start_fast(due_in=22.0 * crowding())
+        session_id = await user.start_fast(due_in=10.0 + 12.0 * crowding())
         # Told before they are due. A task given to a poller of a worker that was just killed comes again after 10 s.
         await eventually(lambda: without_worker.holds_sends(session_id, 4), within=18)
         holders = await _holders(without_worker, session_id)
