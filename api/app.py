@@ -20,33 +20,29 @@ from api import (
     events,
     fasting_sessions,
     operations,
-    preference_links,
     preferences,
-    push_tasks,
     stream,
     support,
     sync,
+    test_pushes,
     webhooks,
 )
-from api.body_limit import BodyLimit
+from api.bounds import BodyLimit, RequestBounds
 from api.console.app import make_console
 from api.console.session import PATH as CONSOLE
 from api.console.session import ConsoleServices
 from api.dependencies import ReadinessCheck, Services
 from api.front_page import front_page
 from api.http import problems
-from api.http.api_keys import ApiKeys
-from api.http.auth import TokenCheck
-from api.http.bounds import RequestBounds
+from api.http.auth import ApiKeys, TokenCheck
+from api.http.browsers import SecurityHeaders
 from api.http.rates import Rate, Rates, RunningRequests
 from api.http.request_log import NO_TELEMETRY, RequestLog, RequestMetrics
-from api.http.security_headers import SecurityHeaders
+from api.open_streams import DEFAULT_STREAM_LIMITS, OpenStreamLimits, OpenStreams
 from api.preference_page.app import make_preference_page
-from api.preference_page.session import PageServices
+from api.preference_page.session import PageServices, links_router
 from api.preference_page.view import PATH as PREFERENCES
-from api.row_queue import LOCK_TIMEOUT, Writes
-from api.shared_starts import SharedStarts
-from api.streams.open_streams import DEFAULT_STREAM_LIMITS, OpenStreamLimits, OpenStreams
+from api.writes import LOCK_TIMEOUT, SharedStarts, Writes
 from db.engine import make_engine, make_sessions
 from dispatch.client import UNMETERED, Metered, certificate_files, connect, watch
 from dispatch.relay import Relay
@@ -154,12 +150,22 @@ def create_app(
             conversations.user_router,
             sync.user_router,
             preferences.user_router,
-            preference_links.user_router,
-            push_tasks.user_router,
+            links_router,
+            sync.opened_router,
         ],
     )
     app.include_router(bulk.router)
-    for resource in (device_tokens, conversations, stream, events, webhooks, erasures, support, operations):
+    for resource in (
+        device_tokens,
+        conversations,
+        stream,
+        events,
+        webhooks,
+        erasures,
+        support,
+        test_pushes,
+        operations,
+    ):
         app.include_router(resource.router)
     front = front_page(settings)
     app.add_route("/", lambda _: front, include_in_schema=False)

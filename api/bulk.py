@@ -25,7 +25,7 @@ from api.fields import Body, UserId
 from api.http.batch_body import UNREAD_PASSES, BatchRoute, UnreadableItem, UnreadBody
 from api.http.problem_types import responses
 from api.http.problems import Detail, Problem, ServiceUnavailable, problem_of
-from api.row_queue import PATIENCE, Writes
+from api.writes import PATIENCE, Writes
 from db import device_token_imports
 from db.device_token_imports import DeviceRequest
 from db.device_tokens import Registration, locks_of

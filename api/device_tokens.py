@@ -13,7 +13,7 @@ from api.fields import Body, Ticket
 from api.http.problem_types import anonymous_responses, responses
 from api.http.problems import Detail
 from api.http.rates import address
-from api.row_queue import Writes
+from api.writes import Writes
 from db import device_tokens
 from db.device_tokens import Registration
 from db.models.people import DeviceToken

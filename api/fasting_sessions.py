@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from api.dependencies import AllServices, Database, Dispatch, Page, Paged, RowWrites, UserCaller, cut
 from api.fields import Body, Instant, Labels, Out, ReminderMinutes
 from api.http.problem_types import responses
-from api.row_queue import Writes
+from api.writes import Writes
 from db import fasting_sessions, preferences
 from db.engine import Sessions
 from db.outbox import OutboxEntry

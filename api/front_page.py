@@ -7,7 +7,7 @@ from pathlib import Path
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from api.http.security_headers import content_digest
+from api.http.browsers import content_digest
 from settings.environment import ServiceSettings
 
 _POLICY = (

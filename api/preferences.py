@@ -13,7 +13,7 @@ from api.dependencies import Database, Dispatch, RowWrites, UserCaller
 from api.fields import Body, Out, ReminderMinutes, TimeZone
 from api.http.problem_types import responses
 from api.http.problems import Detail
-from api.row_queue import Writes
+from api.writes import Writes
 from db import fasting_sessions, preferences
 from db.outbox import OutboxEntry
 from dispatch.relay import Relay

@@ -11,7 +11,7 @@ from api.console import figures
 from api.console.rendering import Column, page
 from api.console.session import Signed
 from api.dependencies import Database
-from api.support.operations import AnalyticsIn
+from api.support import AnalyticsIn
 from db.views import analytics
 from db.views.analytics import AnalyticsQuery, Tally
 from domain.kinds import Kind

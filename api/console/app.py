@@ -15,10 +15,9 @@ from api.console import analytics, api_keys, events, overview, payloads, person,
 from api.console import rendering as style
 from api.console.rendering import page
 from api.console.session import PATH, NotSignedIn, operator
-from api.http.forms import FormRefused
+from api.http.browsers import FormRefused, page_headers
 from api.http.problems import EXPECTED, Detail, answer_server_errors, retry_after
 from api.http.request_log import NO_TELEMETRY
-from api.http.security_headers import page_headers
 from domain.problems import LimitReached
 
 _STATUSES = {kind: status for kind, (status, _) in EXPECTED.items()} | {FormRefused: 403}

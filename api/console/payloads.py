@@ -11,7 +11,7 @@ from temporalio.api.common.v1 import Payloads
 
 from api.console.session import Console, ConsoleServices, signed_in
 from api.dependencies import Database
-from api.http.forms import FormRefused
+from api.http.browsers import FormRefused
 from dispatch.payload_encryption import UnreadablePayload
 
 router = APIRouter()

@@ -10,7 +10,7 @@ from fastapi.responses import RedirectResponse
 from api.console.rendering import page
 from api.console.session import PATH, Console, Signed
 from api.dependencies import Database, cut, page_at
-from api.support.push_tasks import FilterIn
+from api.support import FilterIn
 from db import push_tasks
 from db.views import dead_tasks
 from db.views.dead_tasks import PushTaskFilter

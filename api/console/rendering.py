@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from api.console import figures
 from api.console.session import Operator
-from api.http.security_headers import content_digest
+from api.http.browsers import content_digest
 from db.views.search import MAX_FOUND
 from domain.devices import SHOWS_NOTHING
 

@@ -9,7 +9,7 @@ from fastapi import Depends, Request, Response
 from temporalio.client import Client
 
 from api.dependencies import Database
-from api.http.forms import FormRefused, check_origin, read_form
+from api.http.browsers import FormRefused, check_origin, read_form
 from api.http.rates import Rate
 from db import console_sessions
 from db.console_sessions import Opened, SignedIn

@@ -11,7 +11,7 @@ from api.console.rendering import page
 from api.console.session import COOKIE, PATH, Console, Signed, check_cookie_allowed, set_cookie, signed_in
 from api.dependencies import AllServices, Database, Services, supporter
 from api.http.auth import LEEWAY
-from api.http.forms import Form, check_origin, read_form
+from api.http.browsers import Form, check_origin, read_form
 from api.http.problems import Forbidden, Unauthorized
 from api.http.rates import address
 from db import console_sessions

@@ -13,10 +13,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from api.preference_page import form
 from api.preference_page import view as page
-from api.preference_page.languages import Speech, speech
 from api.preference_page.phrases import Phrases
 from api.preference_page.view import Fast, SignedInPhone, Typed, View
-from api.preference_page.words import PageWords
+from api.preference_page.words import PageWords, Speech, speech
 from domain.devices import SHOWS_NOTHING, Permission
 from domain.kinds import Kind
 from domain.preferences import Preview, QuietMode, known

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.preference_page.languages import chosen
+from api.preference_page.words import chosen
 from db import device_tokens, fasting_sessions, preferences
 from db.engine import present_instant
 from db.models.people import DeviceToken

@@ -11,11 +11,10 @@ from uuid import UUID
 import pytest
 
 from api.preference_page import form
-from api.preference_page.languages import CATALOGUE, speech
 from api.preference_page.phrases import Phrases
 from api.preference_page.rendering import Plain, confirm_page, plain_page, preference_page
 from api.preference_page.view import Fast, Notice, SignedInPhone, View, nights
-from api.preference_page.words import PageWords
+from api.preference_page.words import CATALOGUE, PageWords, speech
 from domain.devices import Permission
 from domain.preferences import Preferences, QuietHours, QuietMode
 from domain.presentation_file import SHIPPED
