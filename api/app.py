@@ -47,8 +47,7 @@ from db.engine import make_engine, make_sessions
 from dispatch.client import UNMETERED, Metered, certificate_files, connect, watch
 from dispatch.relay import Relay
 from domain.naming import VERSION
-from domain.problems import MessageQuota, Quotas
-from domain.rate_limit import parse
+from domain.problems import MessageQuota, Quotas, read_rate
 from settings.apps_file import AppIds
 from settings.environment import DEFAULT_LIMITS, AuthSettings, LimitSettings, ServiceSettings
 from settings.presentations import PresentationFiles
@@ -91,7 +90,7 @@ def create_app(
             sessions=sessions,
             tokens=TokenCheck(auth, ApiKeys(sessions)),
             rates=rates,
-            sign_outs=Rate(parse(SIGN_OUTS)),
+            sign_outs=Rate(read_rate(SIGN_OUTS)),
             running=running,
             readiness=ReadinessCheck(sessions),
             writes=writes,
@@ -182,6 +181,6 @@ def _mount(app: FastAPI, path: str, pages: FastAPI) -> None:
 def _quotas(granted: LimitSettings) -> Quotas:
     messages = None
     if granted.message_burst and granted.message_rate != "0":
-        rate = parse(granted.message_rate)
+        rate = read_rate(granted.message_rate)
         messages = MessageQuota(granted.message_burst, timedelta(seconds=rate.seconds) / rate.amount)
     return Quotas(granted.max_installations_per_user or None, granted.max_active_fasts_per_user or None, messages)

@@ -31,8 +31,8 @@ from db.device_token_imports import DeviceRequest
 from db.device_tokens import Registration, locks_of
 from db.engine import is_contended, is_of_erased, may_be_ones_fault
 from db.outbox import OutboxEntry
+from domain.fasts import SessionStatus
 from domain.problems import DomainError, InvalidField
-from domain.sessions import SessionStatus
 from operations import fasts
 from operations.fasts import CarriedOut, Finish, Order
 from settings.apps_file import AppIds

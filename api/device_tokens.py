@@ -24,7 +24,7 @@ from domain import locales
 from domain.devices import Permission
 from domain.problems import InvalidField
 from domain.push import APP_ID, LONGEST_APP_ID, Environment, Provider
-from operations import revival as revivals
+from operations import redrive as revivals
 from push.payload_limit import is_usable
 from settings.apps_file import AppIds
 

@@ -19,9 +19,8 @@ from db.outbox import OutboxEntry
 from db.views import standings as reminder_standings
 from db.views.standings import ReminderStanding
 from dispatch.relay import Relay
+from domain.fasts import FastingSession, ReminderState, SessionStatus
 from domain.problems import DomainError, NotFound
-from domain.reminders import ReminderState
-from domain.sessions import FastingSession, SessionStatus
 from operations import fasts
 from operations.fasts import CarriedOut, Change, Finish, Order, Start
 from telemetry import tracing

@@ -17,9 +17,8 @@ from api.writes import Writes
 from db import fasting_sessions, preferences
 from db.outbox import OutboxEntry
 from dispatch.relay import Relay
-from domain.preferences import Preferences, Preview, QuietHours, QuietMode
+from domain.preferences import DEFAULT_REMINDER_MINUTES, Preferences, Preview, QuietHours, QuietMode
 from domain.problems import InvalidField
-from domain.sessions import DEFAULT_REMINDER_MINUTES
 
 user_router = APIRouter(prefix="/notification-preferences", tags=["preferences"])
 _ENTITY_TAG = re.compile(r'(W/)?"([^"]*)"')

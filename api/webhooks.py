@@ -15,10 +15,9 @@ from api.http.problems import Detail
 from db import webhook_deliveries, webhooks
 from db.outbox import OutboxEntry
 from db.webhook_deliveries import MAX_REDRIVEN
-from domain.events import EventType
+from domain.events import LONGEST_URL, DeliveryState, EventType
 from domain.problems import Conflict, InvalidField
-from domain.webhooks import LONGEST_URL, DeliveryState
-from webhooks.addresses import check_url
+from webhooks.sender import check_url
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
 _KIND = "webhook"

@@ -15,8 +15,8 @@ from db.counting import count_settled
 from db.engine import among, columns_of
 from db.models.people import MessageRow
 from db.models.pushes import OutboxRow
+from domain.fasts import MAX_REMINDER_MINUTES
 from domain.kinds import Kind
-from domain.sessions import MAX_REMINDER_MINUTES
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from activities.handoff import HandoffState
 from activities.reminders import SessionState
 from activities.webhooks import FollowFeed
+from domain.fasts import FIRST_REV, SessionStatus
 from domain.kinds import RULES, Kind
 from domain.naming import (
     CONVERSATION_ID_ATTRIBUTE,
@@ -29,7 +30,6 @@ from domain.naming import (
     test_push_workflow_id,
     webhook_workflow_id,
 )
-from domain.sessions import FIRST_REV, SessionStatus
 from operations.diagnostic_push import TestPushState
 from operations.redrive import RedriveState
 from workflows.diagnostic_push import DiagnosticPush

@@ -16,7 +16,7 @@ from db.engine import Sessions, present_instant, wait_briefly_for_locks
 from domain.presentation import Badge, Presentations
 from domain.presentation_file import SHIPPED
 from domain.push import TaskState
-from operations import revival as revivals
+from operations import redrive as revivals
 from sending.precheck import (
     ATTEMPT_LEASE,
     Claim,

@@ -28,7 +28,7 @@ from db.engine import Sessions, may_be_ones_fault, refused_for_its_content, wait
 from db.push_attempts import Ended, Uncalled
 from db.push_tasks import Update
 from domain.push import Route, TaskState
-from operations import revival as revivals
+from operations import redrive as revivals
 from push.sender import (
     Accepted,
     Answer,

@@ -37,7 +37,7 @@ BREAKS = {
     "workflows/fan_out.py": "import dispatch.relay",
     "api/app.py": "import simulator",
     "simulator/phones.py": "import domain.push",
-    "domain/sessions.py": "import sqlalchemy",
+    "domain/fasts.py": "import sqlalchemy",
     "db/outbox.py": "import settings.environment",
     "telemetry/metrics.py": "import db.engine",
     "sending/retry.py": "import opentelemetry.trace",

@@ -15,10 +15,9 @@ from workflows.updatable_timer import sleep_until
 
 with workflow.unsafe.imports_passed_through():
     from activities.reminders import Moment, OpenedReminder, OpenReminder, ReminderOpening, ReminderStatus, SessionState
+    from domain.fasts import Reminder, SessionStatus
     from domain.naming import REMINDER_STATE_ATTRIBUTE
     from domain.push import FAILED, SentPush, TaskState
-    from domain.reminders import Reminder
-    from domain.sessions import SessionStatus
 
 _REMINDER_STATE = SearchAttributeKey.for_keyword(REMINDER_STATE_ATTRIBUTE)
 

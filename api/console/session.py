@@ -16,7 +16,7 @@ from db.console_sessions import Opened, SignedIn
 from db.engine import Sessions
 from db.support_actions import Actor
 from domain.naming import workflow_page
-from domain.rate_limit import RateLimit
+from domain.problems import RateLimit
 
 _MAX_SIGN_INS = RateLimit(20)  # attempts of one address; codes cannot be guessed, this limits the cost of guessing
 

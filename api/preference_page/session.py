@@ -20,7 +20,7 @@ from api.writes import Writes
 from db import preference_links
 from db.preference_links import LONGEST_SESSION, LinkFor, MadeLink, OpenPage
 from domain.presentation import Presentations
-from domain.rate_limit import RateLimit
+from domain.problems import RateLimit
 from telemetry import metrics
 
 NEW_LINKS = 30  # a minute, of one user

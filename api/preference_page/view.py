@@ -17,11 +17,11 @@ from db.models.people import DeviceToken
 from db.preference_links import OpenPage
 from db.unreadable import word
 from domain.devices import Permission
+from domain.fasts import Reminder, upcoming
 from domain.preferences import Preferences, QuietHours, known
 from domain.presentation import Presentation, Presentations
 from domain.presentation_file import SHIPPED
 from domain.push import Provider
-from domain.reminders import Reminder, upcoming
 
 _DAY = timedelta(days=1)
 _HOUR = timedelta(hours=1)

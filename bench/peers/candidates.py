@@ -25,7 +25,7 @@ from bench.progress import phase
 from bench.stack import Launch, connected, free_ports, running
 from demo.embedded import temporal_command, temporal_environment
 from demo.parts import PATIENCE, STOP_PATIENCE, ProcessPart, Terminal, answering
-from domain.reminders import ARM_LEAD
+from domain.fasts import ARM_LEAD
 from simulator.credentials import provider_environment
 from simulator.settings import Ports
 

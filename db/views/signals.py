@@ -15,10 +15,10 @@ from db.outbox import UNHURRIED
 from db.unreadable import route_of, word
 from db.views import gates as refused_users
 from db.workers import gates_of
+from domain.fasts import LONGEST_USEFUL
 from domain.housekeeping import SWEEP
 from domain.kinds import Kind
 from domain.push import Route
-from domain.reminders import LONGEST_USEFUL
 from domain.signals import LATELY, Backlog, DeadPushes, OutboxBacklog, Signals, Transfers, WebhookSignals
 
 _FIRST = datetime(2020, 1, 1, tzinfo=UTC)  # nothing of ours is older, so an earlier instant tells no age

@@ -16,7 +16,7 @@ from db.push_tasks import DueMessage, Update
 from domain.kinds import Kind
 from domain.last_check import CollapseGroupUse
 from domain.push import TaskState
-from operations import revival as revivals
+from operations import redrive as revivals
 from tests.conftest import NewDatabase
 
 EVER = 20_000  # pushes of one line

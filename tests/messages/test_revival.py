@@ -10,7 +10,7 @@ from sqlalchemy import text
 from db import device_tokens
 from domain.kinds import Kind
 from domain.push import Environment, PlannedSend, Provider
-from operations import revival as revivals
+from operations import redrive as revivals
 from operations.redrive import RedriveState
 from push.sender import Unregistered
 from sending.attempts import check_pushes

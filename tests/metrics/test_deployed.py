@@ -12,12 +12,12 @@ from prometheus_client.metrics import MetricWrapperBase
 from domain.kinds import Kind
 from domain.push import Environment, Provider, Route
 from domain.signals import Answered, Backlog, DeadPushes, OutboxBacklog, RefusedPushes, Signals
+from fleet.signals import families
 from push.limiter.registry import LimiterGauges, RouteLimiters
 from push.limiter.settings import Limits
 from push.registry import SenderRegistry
 from telemetry import metrics
 from telemetry.certificates import CertificateExpiry
-from telemetry.fleet_gauges import families
 from tests.metrics.prometheus import ALERTS, DASHBOARDS, alerts, check_rules, panels, promtool
 from tests.servers import ROOT
 

@@ -17,7 +17,7 @@ from db.withheld_pushes import About
 from domain.kinds import Kind
 from domain.push import TaskState
 from operations import redrive as redrives
-from operations import revival as revivals
+from operations import redrive as revivals
 from tests.stack import Stack, User, iphone
 from tests.support.dead import dead_task, task
 
