@@ -25,7 +25,6 @@ from api import (
     support,
     sync,
     test_pushes,
-    webhooks,
 )
 from api.bounds import BodyLimit, RequestBounds
 from api.console.app import make_console
@@ -154,18 +153,18 @@ def create_app(
         ],
     )
     app.include_router(bulk.router)
-    for resource in (
-        device_tokens,
-        conversations,
-        stream,
-        events,
-        webhooks,
-        erasures,
-        support,
-        test_pushes,
-        operations,
+    for router in (
+        device_tokens.router,
+        conversations.router,
+        stream.router,
+        events.router,
+        events.webhooks_router,
+        erasures.router,
+        support.router,
+        test_pushes.router,
+        operations.router,
     ):
-        app.include_router(resource.router)
+        app.include_router(router)
     front = front_page(settings)
     app.add_route("/", lambda _: front, include_in_schema=False)
     _mount(app, CONSOLE, make_console(app.state))

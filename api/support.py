@@ -30,7 +30,7 @@ from domain.push import APP_ID, LONGEST_APP_ID, Environment, Provider, TaskState
 from domain.timeline import TimelineItem, TimelinePart
 from operations import redrive as redrives
 from operations.redrive import MAX_AT_ONCE, Redriven
-from operations.resume import resume as resume_route
+from operations.redrive import resume as resume_route
 
 router = APIRouter(prefix="/v1/support", tags=["support"], dependencies=[Security(supporter, scopes=["support"])])
 

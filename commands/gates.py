@@ -6,7 +6,7 @@ from uuid import UUID
 from commands.context import actor, print_json, print_table, read, write
 from db.views import gates
 from db.views.gates import ROUTE_STATES, ShownGate, ShownRoute
-from operations.resume import resume as resume_route
+from operations.redrive import resume as resume_route
 
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -17,8 +17,7 @@ from commands.sign_in import bearer_token, sign_in_code
 from demo.embedded import PostgresPart, temporal_command, temporal_environment
 from demo.parts import Parts, ProcessPart, Terminal, answering
 from demo.settings import LocalSettings, metrics_ports, shared_environment, write_settings
-from demo.stage import Stage
-from demo.stories import demonstrate
+from demo.stories import Stage, demonstrate
 from domain.naming import reminder_workflow_id
 from settings.environment import auth_settings
 

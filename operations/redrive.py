@@ -1,7 +1,7 @@
-"""Push tasks that become pending again, with an outbox entry in the same transaction.
+"""What is sent again: a push task becomes pending once more, with an outbox entry in the same transaction.
 
-Redrives: a person sends dead ones again, which is a support action. Revivals: a phone that registers again gets the
-pushes that it missed without a token.
+Redrives: a person sends dead ones again, or lets a route go on that a token-error cutoff stopped; both are support
+actions. Revivals: a phone that registers again gets the pushes that it missed without a token.
 """
 
 from collections import Counter
@@ -14,15 +14,17 @@ from uuid import UUID
 from sqlalchemy import func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import last_check, outbox, push_tasks, support_actions
+from db import last_check, outbox, push_tasks, support_actions, token_error_cutoffs
 from db.device_tokens import ActiveToken
 from db.engine import Sessions, among
+from db.models.operations import TokenErrorCutoffRow
 from db.models.people import DeviceToken
 from db.models.pushes import PushAttempt, PushTask
 from db.support_actions import Actor, Deed
 from db.unreadable import Unreadable
-from db.views import dead_tasks
+from db.views import dead_tasks, gates
 from db.views.dead_tasks import NOT_DEAD, PushTaskFilter
+from db.views.gates import ShownBrake
 from domain.problems import Conflict, NotFound
 from domain.push import PlannedSend, TaskState
 from domain.reasons import meaning
@@ -106,6 +108,19 @@ async def redrive_matching(
         if redriven >= limit:
             break
     return Redriven(redriven, dict(withheld), limit_reached=redriven >= limit)
+
+
+async def resume(db: AsyncSession, brake_id: UUID, actor: Actor) -> ShownBrake:
+    """Let a stopped route send again; raises NotFound, and Conflict where it was resumed before."""
+    is_resumed = await token_error_cutoffs.release(db, brake_id, actor)
+    row = await db.get(TokenErrorCutoffRow, brake_id, populate_existing=True)
+    if row is None:
+        raise NotFound("brake")
+    if not is_resumed:
+        raise Conflict("brake-resumed", f"{row.resumed_by} has already resumed this route.")
+    detail = {"reason": row.reason, "token_errors": row.token_errors, "answers": row.answers}
+    await support_actions.note(db, Deed(actor, "resume", "brake"), {brake_id: detail})
+    return gates.shown_cutoff(row)
 
 
 async def under_way(db: AsyncSession, task_id: UUID) -> RedriveState | None:

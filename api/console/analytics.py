@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from api.console import figures
+from api.console import rendering
 from api.console.rendering import Column, page
 from api.console.session import Signed
 from api.dependencies import Database
@@ -61,6 +61,8 @@ def _days(tallies: Sequence[Tally], first: date, count: int) -> list[Column]:
     columns = []
     for day in (first + timedelta(days=number) for number in range(count)):
         of_day = _total(tally for tally in tallies if tally.day == day)
-        words = f"{day:%a %d %b}: {figures.count(of_day.wanted)} to be sent, {figures.count(of_day.accepted)} accepted"
+        words = (
+            f"{day:%a %d %b}: {rendering.count(of_day.wanted)} to be sent, {rendering.count(of_day.accepted)} accepted"
+        )
         columns.append(Column(words, of_day.accepted, of_day.wanted - of_day.accepted))
     return columns

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 
-from api.console import analytics, api_keys, events, overview, payloads, person, pushes, sign_in
+from api.console import analytics, events, overview, payloads, person, pushes, sign_in
 from api.console import rendering as style
 from api.console.rendering import page
 from api.console.session import PATH, NotSignedIn, operator
@@ -34,7 +34,7 @@ def make_console(state: State) -> FastAPI:
     console.add_middleware(page_headers, also=_SOURCES)
     for public in (sign_in, style, payloads):
         console.include_router(public.router)
-    for private in (overview, person, pushes, events, api_keys, analytics):
+    for private in (overview, person, pushes, events, analytics):
         console.include_router(private.router, dependencies=[Depends(operator)])
     console.add_exception_handler(NotSignedIn, _ask_to_sign_in)
     console.add_exception_handler(RequestValidationError, _invalid)
