@@ -61,11 +61,10 @@ from settings.presentations import PresentationFiles
 from telemetry import metrics, tracing
 from telemetry.certificates import CertificateExpiry
 from telemetry.exposition import MetricsServer, expose
-from workflows.diagnostic_push import DiagnosticPush
 from workflows.fasting_reminder import FastingReminder
 from workflows.housekeeping import OrphanSweep, Retention
 from workflows.message_handoff import MessageHandoff, SendingPage
-from workflows.redrive import Redrive
+from workflows.redrive import DiagnosticPush, Redrive
 from workflows.webhook_follower import WebhookFollower
 
 GRACE = SEND_BUDGET + timedelta(seconds=5)  # at shutdown: longer than a send, so that none is cut off and made twice

@@ -31,13 +31,13 @@ from api.console.app import make_console
 from api.console.session import PATH as CONSOLE
 from api.console.session import ConsoleServices
 from api.dependencies import ReadinessCheck, Services
-from api.front_page import front_page
 from api.http import problems
 from api.http.auth import ApiKeys, TokenCheck
 from api.http.browsers import SecurityHeaders
 from api.http.rates import Rate, Rates, RunningRequests
 from api.http.request_log import NO_TELEMETRY, RequestLog, RequestMetrics
 from api.open_streams import DEFAULT_STREAM_LIMITS, OpenStreamLimits, OpenStreams
+from api.operations import front_page
 from api.preference_page.app import make_preference_page
 from api.preference_page.session import PageServices, links_router
 from api.preference_page.view import PATH as PREFERENCES

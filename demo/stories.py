@@ -1,4 +1,4 @@
-"""The demonstration: fasts, then messages, printed line by line. It uses public addresses only."""
+"""The demonstration: users, their phones, fasts, then messages, printed line by line. It uses public addresses only."""
 
 import asyncio
 import hashlib

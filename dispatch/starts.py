@@ -32,10 +32,9 @@ from domain.naming import (
 )
 from operations.diagnostic_push import TestPushState
 from operations.redrive import RedriveState
-from workflows.diagnostic_push import DiagnosticPush
 from workflows.fasting_reminder import FastingReminder
 from workflows.message_handoff import MessageHandoff
-from workflows.redrive import Redrive, about
+from workflows.redrive import DiagnosticPush, Redrive, about
 from workflows.status import ABOUT_HANDOFF, ABOUT_REDRIVE, ABOUT_REMINDERS, ABOUT_TEST_PUSH, ABOUT_WEBHOOK, found_by
 from workflows.webhook_follower import WebhookFollower
 

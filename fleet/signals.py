@@ -16,9 +16,9 @@ from prometheus_client.registry import Collector
 
 from db.engine import Sessions, connect_alone, look_alone
 from db.views import signals
+from db.views.signals import OutboxBacklog, Signals
 from domain.kinds import Kind
 from domain.push import Environment, Provider, Route
-from domain.signals import OutboxBacklog, Signals
 from push.registry import SenderRegistry
 from telemetry import metrics as labels
 

@@ -16,12 +16,12 @@ from urllib.parse import parse_qs
 import jwt
 
 from simulator import fcm_rules
-from simulator.credentials import AppCredentials
 from simulator.fault_kinds import Error
 from simulator.faults import Faults
 from simulator.fcm_rules import FcmMessage, checked_message, is_dry_run, json_answer, target
 from simulator.http.exchange import Answer, Exchange, SimulatedEnvironment, SimulatedProvider, Unprocessed
 from simulator.phones import Phones, Receipt
+from simulator.settings import AppCredentials
 from simulator.wire import WireLog, WireRequest
 
 _GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"

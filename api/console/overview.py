@@ -22,11 +22,11 @@ from db.push_tasks import OverduePush
 from db.views import analytics, gates, signals
 from db.views.analytics import SPANS, Step, TimeSpan
 from db.views.gates import ShownGates, ShownRoute
+from db.views.signals import Signals
 from dispatch.schedules import ShownSchedule, latest_runs
 from domain.kinds import Kind
 from domain.problems import InvalidField
 from domain.reasons import why
-from domain.signals import Signals
 from operations.redrive import resume as resume_route
 
 router = APIRouter()

@@ -9,9 +9,10 @@ import yaml
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
+from db.views.gates import Answered, RefusedPushes
+from db.views.signals import Backlog, DeadPushes, OutboxBacklog, Signals
 from domain.kinds import Kind
 from domain.push import Environment, Provider, Route
-from domain.signals import Answered, Backlog, DeadPushes, OutboxBacklog, RefusedPushes, Signals
 from fleet.signals import families
 from push.limiter.registry import LimiterGauges, RouteLimiters
 from push.limiter.settings import Limits

@@ -11,9 +11,9 @@ from uuid import uuid4
 import pytest
 from prometheus_client.core import GaugeMetricFamily
 
+from db.views.signals import Backlog, Signals
 from domain.kinds import Kind, Priority
 from domain.push import Environment, Provider, Route
-from domain.signals import Backlog, Signals
 from fleet.signals import families
 from push.apns.sender import ApnsSender
 from push.limiter.registry import LimiterGauges, RouteLimiters
