@@ -237,8 +237,7 @@ class PushSending:
             async with permit:
                 if sender is None:
                     raise NotConfigured("app_not_configured")
-                async with sender.lease(ask.environment, user_digest) as send:
-                    await self._wait_ahead(progress)
+                async with sender.lease(ask.environment, user_digest, partial(self._wait_ahead, progress)) as send:
                     permit.check()
                     claimed_at = progress.claim()
                     verdict = await self._begin_attempt(ask, progress)

@@ -30,6 +30,7 @@ from push.sender import (
     Send,
     StaleCredential,
     Throttled,
+    Until,
 )
 from push.verdict import NOT_THE_PROVIDER, Verdict, reaction
 
@@ -79,10 +80,11 @@ class FcmSender:
         self,
         environment: Environment,  # noqa: ARG002 (FCM has one token space)
         user_digest: int = 0,
+        until: Until | None = None,
     ) -> AsyncIterator[Send]:
         """Wait for a good access token, and lease a stream on a live connection; raises ProviderTrouble."""
         token = await self._access.current()
-        async with self._pool.lease(user_digest) as lease:
+        async with self._pool.lease(user_digest, until) as lease:
             yield partial(self._send, lease, token)
 
     async def close(self) -> None:
