@@ -28,6 +28,12 @@ from telemetry import metrics
 _TIMEOUT = 4.0  # seconds that a statement may take
 
 log = structlog.get_logger()
+_MAX_NEWS = 200  # beyond this it is cheaper to wake every stream
+PAGE = PageSize(items=10, bytes=32 * 1024)  # the most that a stream holds, besides the last item
+_STREAMS_AT_ONCE = 50  # in one statement
+_STATEMENTS = 2  # at a time
+APPLICATION_NAME = "fastbell log listener"
+_BACK_OFF = BackOff(first=timedelta(seconds=0.2), longest=timedelta(seconds=5))
 
 
 class PresenceRenewal:
@@ -68,9 +74,6 @@ class PresenceRenewal:
         except Exception as error:  # noqa: BLE001 -- any error of the database
             log.warning("deleting presences failed", streams=len(stream_ids), error=type(error).__name__)
         return [None] * len(stream_ids)
-
-
-_MAX_NEWS = 200  # beyond this it is cheaper to wake every stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,11 +217,6 @@ class OpenStreams:
                 stream.end()
 
 
-PAGE = PageSize(items=10, bytes=32 * 1024)  # the most that a stream holds, besides the last item
-_STREAMS_AT_ONCE = 50  # in one statement
-_STATEMENTS = 2  # at a time
-
-
 class LogFeed:
     """Reads logs. While the database is away, one task checks it and all others wait. Idle, it holds no connection."""
 
@@ -265,10 +263,6 @@ class LogFeed:
             await asyncio.sleep(random.uniform(0.5, 1.5))  # noqa: S311
             is_available, _ = await check_readiness(self._sessions)
         self._available.set()
-
-
-APPLICATION_NAME = "fastbell log listener"
-_BACK_OFF = BackOff(first=timedelta(seconds=0.2), longest=timedelta(seconds=5))
 
 
 class LogListener:

@@ -31,6 +31,8 @@ _PAUSE = (0.05, 0.25)  # seconds without a connection, before the next try
 _OF_POOL, _OF_POOL_FOR_KIND = 0.8, 0.6  # shares of the pool; the rest is for reads and for other kinds of rows
 
 T = TypeVar("T")
+_MOST = 100  # starts in a transaction
+_IN_FLIGHT = 2  # transactions: one is written while PostgreSQL commits the other
 
 
 @dataclass(slots=True)
@@ -119,10 +121,6 @@ async def _held(lock: asyncio.Lock | asyncio.Semaphore, until: float) -> AsyncIt
 
 def _too_many() -> ServiceUnavailable:
     return ServiceUnavailable(Detail.TOO_MANY_WRITES)
-
-
-_MOST = 100  # starts in a transaction
-_IN_FLIGHT = 2  # transactions: one is written while PostgreSQL commits the other
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,8 @@ _VANISHED = {  # our side of the keepalives: a vanished server is noticed within
 T = TypeVar("T")
 Sessions = async_sessionmaker[AsyncSession]
 async_url = read_address
+Rows = Sequence[Row[*tuple[Any, ...]]]
+_COUNTS = "counted once committed"  # the name in `Session.info`
 
 
 class ReadOnly(ConnectionError):
@@ -343,14 +345,9 @@ def _sqlstate(error: BaseException | None) -> str:
     return str(getattr(error, "sqlstate", None) or "")
 
 
-Rows = Sequence[Row[*tuple[Any, ...]]]
-
-_KEY = "counted once committed"
-
-
 def once_committed(db: AsyncSession, count: Callable[[], None]) -> None:
     """Call `count` right after this transaction commits."""
-    db.info.setdefault(_KEY, []).append(count)
+    db.info.setdefault(_COUNTS, []).append(count)
 
 
 def count_settled(db: AsyncSession, counts: Mapping[Any, int]) -> None:
@@ -374,10 +371,10 @@ def _count_settled(counts: Mapping[Any, int]) -> None:
 
 @event.listens_for(Session, "after_commit")
 def _committed(session: Session) -> None:
-    for count in session.info.pop(_KEY, ()):
+    for count in session.info.pop(_COUNTS, ()):
         count()
 
 
 @event.listens_for(Session, "after_rollback")
 def _rolled_back(session: Session) -> None:
-    session.info.pop(_KEY, None)
+    session.info.pop(_COUNTS, None)

@@ -21,6 +21,10 @@ from domain.push import TaskState
 
 LEASE = timedelta(seconds=60)  # a worker that died holds an erasure this long
 _LONGEST = timedelta(minutes=1)  # no transaction of ours lasts longer: its statements end in 30 s, its pauses in 10 s
+BATCH = 500  # rows
+_MESSAGES = 100  # in a batch: each may have pending pushes to many people
+ERASED = "message_erased"  # the reason of a push about a message whose sender is erased
+NOBODY = "(erased)"  # stands for an operator who was erased
 
 
 class ErasureState(StrEnum):
@@ -171,12 +175,6 @@ _SETTLE = text("""
      USING unnest(CAST(:kind AS text[]), CAST(:id AS uuid[])) AS gone (kind, id)
      WHERE s.erasure_id = :erasure_id AND s.subject_kind = gone.kind AND s.subject_id = gone.id
 """)
-
-
-BATCH = 500  # rows
-_MESSAGES = 100  # in a batch: each may have pending pushes to many people
-ERASED = "message_erased"  # the reason of a push about a message whose sender is erased
-NOBODY = "(erased)"  # stands for an operator who was erased
 
 
 @dataclass(frozen=True, slots=True)

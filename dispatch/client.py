@@ -55,6 +55,24 @@ _FORWARDED = LoggingConfig(  # else the SDK's core writes lines of its own form 
 )
 
 log = structlog.get_logger()
+_TLS = "TEMPORAL_TLS"
+_AUTHORITY = "TEMPORAL_TLS_SERVER_CA_CERT_PATH"
+_SERVER_NAME = "TEMPORAL_TLS_SERVER_NAME"
+_CERTIFICATE = "TEMPORAL_TLS_CLIENT_CERT_PATH"
+_KEY = "TEMPORAL_TLS_CLIENT_KEY_PATH"
+_API_KEY = "TEMPORAL_API_KEY"
+_BOOLEANS = {"true", "false", "1", "0"}
+_WHY = {  # a part of what the SDK's core says, which also holds addresses -> what it means
+    "InvalidContentType": f"the server does not speak TLS; {_TLS} and {_AUTHORITY} ask for it",
+    "UnknownIssuer": f"the server's certificate is of an authority that is not trusted; {_AUTHORITY} names it",
+    "NotValidForName": f"the server's certificate is for another name; {_SERVER_NAME} says which",
+    "InvalidCertificate(Expired": "the server's certificate has expired",
+    "InvalidCertificate": "the server's certificate is not valid",
+    "AlertReceived": f"the server refuses the certificate of this client ({_CERTIFICATE})",
+    "after connection": f"the server hangs up: it asks for TLS, or for another certificate in {_CERTIFICATE}",
+    "ConnectionRefused": "nobody listens at TEMPORAL_ADDRESS",
+    "dns error": "the host of TEMPORAL_ADDRESS is not known",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,27 +232,6 @@ async def watch(client: Client) -> None:
             metrics.temporal_reachable.set(1)
             _reached.set()
         await asyncio.sleep(_WATCH_EVERY)
-
-
-_TLS = "TEMPORAL_TLS"
-_AUTHORITY = "TEMPORAL_TLS_SERVER_CA_CERT_PATH"
-_SERVER_NAME = "TEMPORAL_TLS_SERVER_NAME"
-_CERTIFICATE = "TEMPORAL_TLS_CLIENT_CERT_PATH"
-_KEY = "TEMPORAL_TLS_CLIENT_KEY_PATH"
-_API_KEY = "TEMPORAL_API_KEY"
-_BOOLEANS = {"true", "false", "1", "0"}
-
-_WHY = {  # a part of what the SDK's core says, which also holds addresses -> what it means
-    "InvalidContentType": f"the server does not speak TLS; {_TLS} and {_AUTHORITY} ask for it",
-    "UnknownIssuer": f"the server's certificate is of an authority that is not trusted; {_AUTHORITY} names it",
-    "NotValidForName": f"the server's certificate is for another name; {_SERVER_NAME} says which",
-    "InvalidCertificate(Expired": "the server's certificate has expired",
-    "InvalidCertificate": "the server's certificate is not valid",
-    "AlertReceived": f"the server refuses the certificate of this client ({_CERTIFICATE})",
-    "after connection": f"the server hangs up: it asks for TLS, or for another certificate in {_CERTIFICATE}",
-    "ConnectionRefused": "nobody listens at TEMPORAL_ADDRESS",
-    "dns error": "the host of TEMPORAL_ADDRESS is not known",
-}
 
 
 def check_encryption(settings: Mapping[str, str]) -> None:

@@ -18,6 +18,24 @@ from uuid import UUID, uuid5
 
 from domain.back_off import BackOff
 
+MAX_WEBHOOKS = 50  # each is followed by a workflow and an activity of its own
+LONGEST_URL = 2000  # characters
+TRIED_FOR = timedelta(days=1)  # a delivery; then it is dead
+OVERLAP = timedelta(days=1)  # in which rotated secrets still sign
+FORMER_KEPT = 4  # rotated secrets that sign: a rotation may be repeated before a receiver knows of the first
+LOG_KEPT = 1000  # accepted deliveries of each webhook
+MAX_PENDING = 2000  # failed deliveries of one webhook that are tried again; beyond, the oldest are dead
+SUSPICIOUS = 5  # deliveries that failed since the last accepted one, after which only one at a time is tried
+LONGEST_REST = timedelta(minutes=5)
+LONGEST_RETRY_AFTER = timedelta(hours=1)
+TEST_TYPE = "webhook.test"
+GONE = "gone"  # the receiver answered 410
+_PREFIX = "whsec_"
+_SECRET_BYTES = 32
+_AGAIN = BackOff(timedelta(seconds=5), timedelta(hours=1))  # one delivery
+_RESTS = BackOff(timedelta(seconds=5), LONGEST_REST)  # the whole webhook
+_FIRST_FAILURES = 13  # so many fail in the batch with which the rests begin
+
 
 class EventType(StrEnum):
     """What happened."""
@@ -73,26 +91,6 @@ class UserEvent:
     occurred_at: datetime
     user_id: str | None  # None: it concerns no person
     data: EventDetails
-
-
-MAX_WEBHOOKS = 50  # each is followed by a workflow and an activity of its own
-LONGEST_URL = 2000  # characters
-TRIED_FOR = timedelta(days=1)  # a delivery; then it is dead
-OVERLAP = timedelta(days=1)  # in which rotated secrets still sign
-FORMER_KEPT = 4  # rotated secrets that sign: a rotation may be repeated before a receiver knows of the first
-LOG_KEPT = 1000  # accepted deliveries of each webhook
-MAX_PENDING = 2000  # failed deliveries of one webhook that are tried again; beyond, the oldest are dead
-SUSPICIOUS = 5  # deliveries that failed since the last accepted one, after which only one at a time is tried
-LONGEST_REST = timedelta(minutes=5)
-LONGEST_RETRY_AFTER = timedelta(hours=1)
-TEST_TYPE = "webhook.test"
-GONE = "gone"  # the receiver answered 410
-
-_PREFIX = "whsec_"
-_SECRET_BYTES = 32
-_AGAIN = BackOff(timedelta(seconds=5), timedelta(hours=1))  # one delivery
-_RESTS = BackOff(timedelta(seconds=5), LONGEST_REST)  # the whole webhook
-_FIRST_FAILURES = 13  # so many fail in the batch with which the rests begin
 
 
 class DeliveryState(StrEnum):

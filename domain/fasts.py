@@ -20,6 +20,12 @@ MAX_REMINDER_MINUTES = 1440
 MAX_LABELS = 10
 LONGEST_LABEL = 100  # characters
 LABEL_NAME = re.compile(r"[A-Za-z0-9_-]{1,50}")
+AFTER_THE_END = timedelta(minutes=15)  # how long a reminder at the end of a fast is useful
+LEAST_KEPT = timedelta(days=2)  # the least that RETENTION_DAYS may be, so push tasks are kept this long
+LONGEST_USEFUL = timedelta(minutes=MAX_REMINDER_MINUTES) + AFTER_THE_END  # from the due instant on
+DERIVED = 5  # the version of UUIDs that are derived from others, as those of reminders' messages
+_NO_HASTE = timedelta(minutes=10)
+ARM_LEAD = 2.0  # seconds before the due instant at which arming starts at the latest
 
 
 class SessionStatus(StrEnum):
@@ -90,14 +96,6 @@ def finished_status(session: FastingSession, wanted: SessionStatus, now: datetim
 def already_finished(session: FastingSession) -> Conflict:
     """Say that a finished session takes no more changes."""
     return Conflict("session-finished", f"This fasting session is {session.status}. It can no longer be changed.")
-
-
-AFTER_THE_END = timedelta(minutes=15)  # how long a reminder at the end of a fast is useful
-LEAST_KEPT = timedelta(days=2)  # the least that RETENTION_DAYS may be, so push tasks are kept this long
-LONGEST_USEFUL = timedelta(minutes=MAX_REMINDER_MINUTES) + AFTER_THE_END  # from the due instant on
-DERIVED = 5  # the version of UUIDs that are derived from others, as those of reminders' messages
-_NO_HASTE = timedelta(minutes=10)
-ARM_LEAD = 2.0  # seconds before the due instant at which arming starts at the latest
 
 
 class ReminderState(StrEnum):

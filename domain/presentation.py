@@ -14,6 +14,16 @@ from domain.kinds import RULES, Kind
 from domain.locales import duration, fallbacks, is_right_to_left, plural_form
 from domain.preferences import Preview
 
+# Letters that turn the direction of all that follows, up to a pendant that may be missing.
+DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_LINES = frozenset("\n\t")
+_UNSEEN = {"Cf", "Mn", "Zs", "Zl", "Zp", "Cc"}  # Unicode's categories: joiners, marks and blanks, which make no word
+_BLANK_LETTERS = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # Hangul fillers, and Braille without a dot
+_COMMAS = r",;:·•\u060c\u3001\uff0c\uff1a"  # Latin, Arabic and wide ones; in front of them and behind may be a blank
+_BEFORE = re.compile(rf"(?:\s*[{_COMMAS}]|\s+[-\u2013\u2014])\s*$")  # sets a last part of a clause off
+_AFTER = re.compile(rf"^\s*(?:[{_COMMAS}]|[-\u2013\u2014]\s)\s*")
+_ENDS = re.compile(rf"^\s*(?:[.!?)\u2026\u3002\uff01\uff1f\u061f{_COMMAS}]|$)")
+
 
 class Badge(StrEnum):
     """What the number on an app's icon counts."""
@@ -124,17 +134,6 @@ class Presentations:
     def replace(self, default: Presentation, named: Mapping[str, Presentation] | None) -> None:
         """Use these from now on."""
         self._default, self._named = default, named
-
-
-# Letters that turn the direction of all that follows, up to a pendant that may be missing.
-DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-_LINES = frozenset("\n\t")
-_UNSEEN = {"Cf", "Mn", "Zs", "Zl", "Zp", "Cc"}  # Unicode's categories: joiners, marks and blanks, which make no word
-_BLANK_LETTERS = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # Hangul fillers, and Braille without a dot
-_COMMAS = r",;:·•\u060c\u3001\uff0c\uff1a"  # Latin, Arabic and wide ones; in front of them and behind may be a blank
-_BEFORE = re.compile(rf"(?:\s*[{_COMMAS}]|\s+[-\u2013\u2014])\s*$")  # sets a last part of a clause off
-_AFTER = re.compile(rf"^\s*(?:[{_COMMAS}]|[-\u2013\u2014]\s)\s*")
-_ENDS = re.compile(rf"^\s*(?:[.!?)\u2026\u3002\uff01\uff1f\u061f{_COMMAS}]|$)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,9 @@ import re
 from dataclasses import dataclass
 from datetime import timedelta
 
+_FORM = re.compile(r"\s*(\d+)\s*(?:/|\s+per\s+)\s*(?:(\d+)\s*)?(second|minute|hour|day|month|year)s?\s*", re.IGNORECASE)
+_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400, "month": 2_592_000, "year": 31_104_000}
+
 
 class DomainError(Exception):
     """A request that cannot be served."""
@@ -108,10 +111,6 @@ def too_many_messages(retry_after: timedelta) -> LimitReached:
     """Say that a message has to wait."""
     detail = "Too many messages in this conversation. Post this one again later."
     return LimitReached(detail, retry_after, code="too-many-messages")
-
-
-_FORM = re.compile(r"\s*(\d+)\s*(?:/|\s+per\s+)\s*(?:(\d+)\s*)?(second|minute|hour|day|month|year)s?\s*", re.IGNORECASE)
-_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400, "month": 2_592_000, "year": 31_104_000}
 
 
 @dataclass(frozen=True, slots=True)

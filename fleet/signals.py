@@ -49,6 +49,11 @@ _REFUSED = {
     for name in ("Pushes", "Users")
 }
 _CUTOFF = {"brake_engaged": "1 while the token-error cutoff stops the route; a person resumes it."}
+EVERY = 15.0  # seconds
+_SOON = 1.0  # seconds, until the first sweep is over
+_TIMEOUT = 10.0  # seconds for one reading
+_LEADS = "SELECT pg_try_advisory_lock(hashtextextended('signals', 0))"
+log = structlog.get_logger()
 
 
 def families(read: Signals, configured: Collection[Key]) -> Iterator[GaugeMetricFamily]:
@@ -125,14 +130,6 @@ def _single(name: str, meaning: str, value: float) -> GaugeMetricFamily:
 
 def _age(at: datetime | None, now: datetime) -> float:
     return 0.0 if at is None else max((now - at).total_seconds(), 0.0)
-
-
-EVERY = 15.0  # seconds
-_SOON = 1.0  # seconds, until the first sweep is over
-_TIMEOUT = 10.0  # seconds for one reading
-_LEADS = "SELECT pg_try_advisory_lock(hashtextextended('signals', 0))"
-
-log = structlog.get_logger()
 
 
 class FleetSignals(Collector):

@@ -35,6 +35,14 @@ _MAX_AT_ONCE = 1_000
 _RESTS = 1.0  # seconds after trouble
 _TIMEOUT = 4.0  # seconds for one statement
 log = structlog.get_logger()
+_BETWEEN = 0.1  # seconds between batches, in which the other workers take theirs
+_SPARES = 10  # times as long as a look took passes before the next, to spare the database
+_MAX_TAKEN = 5_000  # of one priority, in this worker at a time
+_SENDS_WITHIN = 20.0  # seconds; then Temporal has noticed the loss, and runs their activities again
+_KINDS = tuple(
+    frozenset(kind for kind in Kind if (RULES[kind].priority is Priority.REMINDER) is are_reminders)
+    for are_reminders in (True, False)
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -112,15 +120,6 @@ class Holds:
                     del self._unrecorded[hold]
                     hold.recorded_by = worker_id if hold.task_id in recorded else None
 
-
-_BETWEEN = 0.1  # seconds between batches, in which the other workers take theirs
-_SPARES = 10  # times as long as a look took passes before the next, to spare the database
-_MAX_TAKEN = 5_000  # of one priority, in this worker at a time
-_SENDS_WITHIN = 20.0  # seconds; then Temporal has noticed the loss, and runs their activities again
-_KINDS = tuple(
-    frozenset(kind for kind in Kind if (RULES[kind].priority is Priority.REMINDER) is are_reminders)
-    for are_reminders in (True, False)
-)
 
 SendTaken = Callable[[PlannedSend, Hold], Coroutine[Any, Any, None]]
 OnLoss = Callable[[Collection[UUID]], Coroutine[Any, Any, None]]

@@ -31,6 +31,9 @@ _SCOPES = frozenset(
 _LONGEST_ASSERTION = 3600 + 10
 
 _SIGNED_FOR = "https://oauth2.googleapis.com/token"  # by google-auth, wherever it sends the assertion
+_SEND = re.compile(rb"/v1/projects/([^/]+)/messages:send")
+_TOKEN_PATH = b"/token"
+_OAUTH_DOWN = b"Service Unavailable"
 
 
 class AccessTokenState(StrEnum):
@@ -115,11 +118,6 @@ class AccessTokens:
 
 def _refused(error: str, description: str) -> Answer:
     return json_answer(400, {"error": error, "error_description": description}, reason=error)
-
-
-_SEND = re.compile(rb"/v1/projects/([^/]+)/messages:send")
-_TOKEN_PATH = b"/token"
-_OAUTH_DOWN = b"Service Unavailable"
 
 
 class FcmEndpoint:

@@ -52,6 +52,9 @@ _HEADINGS = {403: "Not allowed", 404: "Not found", 503: "Not available"}
 _HEADING = "That did not work"
 _SOURCES = f"img-src 'self' data:; script-src '{style.SCRIPT}'"  # charts and the icon; the one script, for times
 _DATABASE_AWAY = "The database cannot be reached. Try again."
+_public = APIRouter()  # routes that need no session, or check it themselves
+log = structlog.get_logger()
+_OURS = re.compile(r"/console(/\w[\w.~%+-]*)*/?(\?[\w.~%+=&:-]*)?", re.ASCII)  # paths that `next` may name
 
 
 def make_console(state: State) -> FastAPI:
@@ -113,11 +116,6 @@ def _problem(request: Request, status: int, detail: str) -> Response:
 def _in_words(error: Mapping[str, Any]) -> str:
     field = ".".join(str(part) for part in error["loc"] if part not in {"query", "path"})
     return f"{field}: {error['msg'].removeprefix('Value error, ')}"
-
-
-_public = APIRouter()  # routes that need no session, or check it themselves
-log = structlog.get_logger()
-_OURS = re.compile(r"/console(/\w[\w.~%+-]*)*/?(\?[\w.~%+=&:-]*)?", re.ASCII)  # paths that `next` may name
 
 
 @_public.get("/sign-in")

@@ -32,6 +32,7 @@ _RARE = {"app_id", "environment", "conversation_id", "message_id", "due_from", "
 _DEFAULT_LIMIT = 1000
 _LONGEST_LIMIT = 20  # digits; int() refuses thousands of them
 _CHOICES: dict[str, Any] = {"kinds": list(Kind), "providers": list(Provider), "environments": list(Environment)}
+_COUNT_CHOICES: dict[str, Any] = {"kinds": list(Kind), "providers": list(Provider), "spans": (1, 7, 31)}
 
 
 @router.get("/dead")
@@ -117,9 +118,6 @@ async def redrive_push(task_id: UUID, operator: Signed, sessions: Database) -> R
     async with sessions.begin() as db:
         await redrives.redrive(db, task_id, operator.actor)
     return RedirectResponse(f"{PATH}/push/{task_id}", 303)
-
-
-_COUNT_CHOICES: dict[str, Any] = {"kinds": list(Kind), "providers": list(Provider), "spans": (1, 7, 31)}
 
 
 @router.get("/analytics")

@@ -30,6 +30,9 @@ _TRUSTED_FOR = 24 * 3600.0  # seconds that known keys are trusted while the issu
 _FETCH_INTERVAL = 10.0  # seconds between fetches, however many unknown keys tokens name
 _RSA_BITS = range(2048, 16384 + 1)  # RFC 7518, 3.3; checks with larger keys are too expensive
 log = structlog.get_logger()
+FRESH_FOR = 3.0  # seconds; a revoked key is refused once they have passed
+_ANSWERS_WITHIN = 5.0  # seconds
+_MAX_KEPT = 1000  # keys; beyond that, those that are not fresh are dropped
 
 
 class NoSuchKey(Exception):
@@ -250,11 +253,6 @@ def _keys(settings: AuthSettings) -> _Keys | None:
     if settings.jwt_secret is not None:
         return _Secret(settings.jwt_secret.get_secret_value())
     return None if settings.jwks_url is None else KeySet(settings.jwks_url)
-
-
-FRESH_FOR = 3.0  # seconds; a revoked key is refused once they have passed
-_ANSWERS_WITHIN = 5.0  # seconds
-_MAX_KEPT = 1000  # keys; beyond that, those that are not fresh are dropped
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,10 @@ _POLICY = "default-src 'none'; style-src 'self'; {also}form-action 'self'; frame
 _OWN_PAGES = (*_EVERYWHERE[:3], (b"cross-origin-opener-policy", b"same-origin"), _NOT_STORED)
 _ENCRYPTED = (b"strict-transport-security", b"max-age=31536000")
 FOR_ERRORS = {name.decode(): value.decode() for name, value in (*_JSON, _NOT_STORED)}
+_FORM = "application/x-www-form-urlencoded"
+UNKNOWN_FORM = "This is not a form of these pages."
+_OTHER_SITE = "This form was sent from another site."
+Form = ImmutableMultiDict[str, str]
 
 
 class SecurityHeaders:
@@ -76,12 +80,6 @@ def _of_the_api(scope: Scope) -> Headers:
     if scope["scheme"] == "https":  # as a trusted proxy says
         headers.append(_ENCRYPTED)
     return headers
-
-
-_FORM = "application/x-www-form-urlencoded"
-UNKNOWN_FORM = "This is not a form of these pages."
-_OTHER_SITE = "This form was sent from another site."
-Form = ImmutableMultiDict[str, str]
 
 
 class FormRefused(Exception):

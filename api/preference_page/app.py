@@ -47,6 +47,8 @@ from domain.problems import Conflict, InvalidField, LimitReached, Outdated
 from telemetry import metrics
 
 log = structlog.get_logger()
+_router = APIRouter()
+_IN_QUERY = {Notice.SAVED, Notice.REMINDERS_STOPPED, Notice.MESSAGES_STOPPED}  # allowed in the query of the address
 
 
 def make_preference_page(state: State) -> FastAPI:
@@ -114,8 +116,6 @@ def _plain(request: Request, what: Plain, status: int) -> Response:
     return HTMLResponse(plain_page(_locale(request), what), status)
 
 
-_router = APIRouter()
-_IN_QUERY = {Notice.SAVED, Notice.REMINDERS_STOPPED, Notice.MESSAGES_STOPPED}  # allowed in the query of the address
 _STOPPED = {
     Stop.REMINDERS: (PreferencesPatch(reminders=False), Notice.REMINDERS_STOPPED),
     Stop.MESSAGES: (PreferencesPatch(messages=False), Notice.MESSAGES_STOPPED),

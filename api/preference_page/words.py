@@ -16,6 +16,8 @@ from babel import Locale
 
 from domain.locales import FALLBACK, conventions, fallbacks, locale
 
+_MAX_ACCEPTED = 20
+
 
 @dataclass(frozen=True, slots=True)
 class PageWords:
@@ -181,9 +183,6 @@ def speech(wanted: str | None) -> Speech:
 def _serving(wanted: str | None) -> PageWords | None:
     catalogue = {tag.lower(): words for tag, words in CATALOGUE.items()}
     return next((catalogue[each] for each in fallbacks(wanted) if each in catalogue), None)
-
-
-_MAX_ACCEPTED = 20
 
 
 def chosen(header: str | None, phone: str | None = None) -> str:

@@ -39,17 +39,6 @@ BY_STATUS: dict[int, Verdict] = {  # for codes that the table does not know yet;
     404: Verdict.MISCONFIGURED,
     429: Verdict.TOKEN_THROTTLED,
 }
-
-
-def verdict(status: int, error_code: str) -> Verdict:
-    """Look a refusal up; one that the table does not know is judged by its status, logged and counted."""
-    known = VERDICTS.get((status, error_code))
-    if known:
-        return known
-    note_unknown("fcm", status, code(error_code, status))
-    return BY_STATUS.get(status) or by_status(status)
-
-
 FCM_ERROR = "type.googleapis.com/google.firebase.fcm.v1.FcmError"
 BAD_REQUEST = "type.googleapis.com/google.rpc.BadRequest"
 QUOTA_FAILURE = "type.googleapis.com/google.rpc.QuotaFailure"
@@ -61,6 +50,15 @@ _OF_APPLE = re.compile(r"\bAPNS\b|\bWeb Push\b", re.IGNORECASE)  # "Auth error f
 _TOKEN_IS_INVALID = re.compile(
     r"registration[ -]?token\b.*\b(not|invalid)|invalid.*\bregistration[ -]?token", re.IGNORECASE | re.DOTALL
 )
+
+
+def verdict(status: int, error_code: str) -> Verdict:
+    """Look a refusal up; one that the table does not know is judged by its status, logged and counted."""
+    known = VERDICTS.get((status, error_code))
+    if known:
+        return known
+    note_unknown("fcm", status, code(error_code, status))
+    return BY_STATUS.get(status) or by_status(status)
 
 
 @dataclass(frozen=True, slots=True)
