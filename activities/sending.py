@@ -23,8 +23,7 @@ from domain.kinds import RULES, Kind, Priority
 from domain.presentation import Presentations
 from domain.push import Environment, PlannedSend, Provider, SentPush, TaskState
 from fleet.due_load import DueLoad, DueWaits
-from fleet.holds import Hold, hold_for
-from fleet.takeover import Takeover
+from fleet.takeover import Hold, Takeover, hold_for
 from fleet.token_error_cutoff import TokenErrorCutoff
 from push.limiter.registry import RouteLimiters
 from push.limiter.route_limiter import Permit, RouteLimiter
@@ -238,8 +237,7 @@ class PushSending:
             async with permit:
                 if sender is None:
                     raise NotConfigured("app_not_configured")
-                async with sender.lease(ask.environment, user_digest) as send:
-                    await self._wait_ahead(progress)
+                async with sender.lease(ask.environment, user_digest, partial(self._wait_ahead, progress)) as send:
                     permit.check()
                     claimed_at = progress.claim()
                     verdict = await self._begin_attempt(ask, progress)

@@ -136,6 +136,10 @@ class Unavailable(ProviderTrouble):
         self.delivery = delivery
 
 
+class ConnectionLost(Unavailable):
+    """The connection ended or died before the answer; another person's call may have been the cause."""
+
+
 class AnsweredUnavailable(Unavailable):
     """The provider answered this call that it is in trouble; no connection was lost."""
 
@@ -186,17 +190,21 @@ class Reserved(ProviderTrouble):
     """Too many are ahead; `retry_after` says when this push's turn is likely."""
 
 
+Until: TypeAlias = Callable[[], Awaitable[None]]
 Send: TypeAlias = Callable[[Push], Awaitable[Answer]]  # makes exactly one provider call; raises ProviderTrouble
 
 
 class Sender(Protocol):
     """One app at one provider."""
 
-    def lease(self, environment: Environment, user_digest: int = 0) -> AbstractAsyncContextManager[Send]:
-        """Lease a stream on a live connection, and give the function that makes the one call on it.
+    def lease(
+        self, environment: Environment, user_digest: int = 0, until: Until | None = None
+    ) -> AbstractAsyncContextManager[Send]:
+        """Lease a stream on a live connection, wait `until` the call is due, and give the function that makes it.
 
         It is taken *before* the last check, so that nothing waits between check and call. A stream that was not used
-        goes back. Raises ProviderTrouble when no stream is free in time.
+        goes back; one whose connection has died or gone silent by then is exchanged. Raises ProviderTrouble when no
+        stream is free in time.
         """
         ...
 

@@ -7,6 +7,7 @@ from domain.back_off import BackOff, in_time
 from push.sender import (
     AwaitsCredentials,
     ChecksAgain,
+    ConnectionLost,
     Delivery,
     Misconfigured,
     NotConfigured,
@@ -24,6 +25,7 @@ BackOffs = Mapping[type[ProviderTrouble] | Delivery, BackOff]
 
 BACK_OFFS: BackOffs = {
     Delivery.NOT_PROCESSED: BackOff(timedelta(milliseconds=200), timedelta(seconds=60)),
+    ConnectionLost: BackOff(timedelta(milliseconds=200), timedelta(seconds=60)),
     Unavailable: BackOff(timedelta(seconds=2), timedelta(seconds=60)),
     StaleCredential: BackOff(timedelta(seconds=1), timedelta(seconds=60)),
     Throttled: BackOff(timedelta(seconds=10), timedelta(minutes=5)),
@@ -59,5 +61,6 @@ def delay(back_offs: BackOffs, trouble: ProviderTrouble, attempt: int, chance: f
     kind: type[ProviderTrouble] | Delivery = type(trouble)
     if isinstance(trouble, Unavailable) and not isinstance(trouble, StaleCredential):
         is_unprocessed = trouble.delivery in {Delivery.NOT_SENT, Delivery.NOT_PROCESSED}
-        kind = Delivery.NOT_PROCESSED if is_unprocessed else Unavailable
+        in_doubt = ConnectionLost if isinstance(trouble, ConnectionLost) else Unavailable
+        kind = Delivery.NOT_PROCESSED if is_unprocessed else in_doubt
     return back_offs[kind].delay(attempt, chance, trouble.retry_after)

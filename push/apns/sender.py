@@ -30,6 +30,7 @@ from push.sender import (
     StaleCredential,
     Unavailable,
     Unsendable,
+    Until,
 )
 from push.verdict import NOT_THE_PROVIDER, Verdict, code, delivery, reaction
 
@@ -77,9 +78,11 @@ class ApnsSender:
         }
 
     @asynccontextmanager
-    async def lease(self, environment: Environment, user_digest: int = 0) -> AsyncIterator[Send]:
+    async def lease(
+        self, environment: Environment, user_digest: int = 0, until: Until | None = None
+    ) -> AsyncIterator[Send]:
         """Lease a stream on a live connection; raises Unavailable."""
-        async with self._pools[environment].lease(user_digest) as lease:
+        async with self._pools[environment].lease(user_digest, until) as lease:
             yield partial(self._send, lease)
 
     async def close(self) -> None:

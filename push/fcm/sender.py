@@ -18,9 +18,8 @@ from domain.presentation import Look
 from domain.push import Environment, Push
 from push.apns.sender import look_in_aps
 from push.credential_files import service_account
-from push.fcm.errors import verdict
+from push.fcm.errors import FcmRefusal, acceptance, refusal, verdict
 from push.fcm.oauth import AccessToken
-from push.fcm.response import FcmRefusal, acceptance, refusal
 from push.http2.pool import DEFAULT_TIMEOUTS, Pool, StreamLease, Timeouts
 from push.http2.proxy import DIRECT, Proxies
 from push.payload_limit import encoded, fitted, sealed
@@ -31,6 +30,7 @@ from push.sender import (
     Send,
     StaleCredential,
     Throttled,
+    Until,
 )
 from push.verdict import NOT_THE_PROVIDER, Verdict, reaction
 
@@ -80,10 +80,11 @@ class FcmSender:
         self,
         environment: Environment,  # noqa: ARG002 (FCM has one token space)
         user_digest: int = 0,
+        until: Until | None = None,
     ) -> AsyncIterator[Send]:
         """Wait for a good access token, and lease a stream on a live connection; raises ProviderTrouble."""
         token = await self._access.current()
-        async with self._pool.lease(user_digest) as lease:
+        async with self._pool.lease(user_digest, until) as lease:
             yield partial(self._send, lease, token)
 
     async def close(self) -> None:

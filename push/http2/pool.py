@@ -18,7 +18,7 @@ from hpack import HeaderTuple
 from push.http2.connection import ANSWERS_WITHIN, Connection
 from push.http2.proxy import Proxy, ProxyTrouble, connect
 from push.http2.streams import Response
-from push.sender import Delivery, NoRoom, Unavailable
+from push.sender import Delivery, NoRoom, Unavailable, Until
 from push.wait_queue import FairQueue
 
 log = structlog.get_logger()
@@ -137,13 +137,21 @@ class Pool:
         self._timer: asyncio.TimerHandle | None = None
 
     @asynccontextmanager
-    async def lease(self, user: int = 0) -> AsyncIterator[StreamLease]:
-        """Wait for a free stream; one that is not used goes back. Users take turns. Raises Unavailable."""
-        connection = self._with_room(user)
-        if connection:
-            connection.take(user)
-        else:
-            connection = await self._wait(user)
+    async def lease(self, user: int = 0, until: Until | None = None) -> AsyncIterator[StreamLease]:
+        """Wait for a free stream, then `until` it is needed; one that is not used goes back. Users take turns.
+
+        A stream is exchanged if its connection has died or gone silent meanwhile. Raises Unavailable.
+        """
+        connection = await self._take(user)
+        if until is not None:
+            try:
+                await until()
+            except BaseException:
+                connection.give_back(user)
+                raise
+            if connection.awaits_reply or not connection.usable:
+                connection.give_back(user)
+                connection = await self._take(user)
         lease = StreamLease(self, connection, user)
         try:
             yield lease
@@ -183,6 +191,13 @@ class Pool:
     def _may_join(self, user: int, connection: Connection) -> bool:
         silent = [each.users for each in self._connections if each.awaits_reply]
         return self.isolation.may_join(user, connection.users, silent)
+
+    async def _take(self, user: int) -> Connection:
+        connection = self._with_room(user)
+        if connection is None:
+            return await self._wait(user)
+        connection.take(user)
+        return connection
 
     async def _wait(self, user: int) -> Connection:
         waiter = self._waiters.join(user)
@@ -243,9 +258,9 @@ class Pool:
         return connection.full or (user is not None and not self._may_join(user, connection))
 
     def _grow_later(self) -> None:
-        """Come back when a connection with one stream has had time to answer its call."""
+        """Look again soon: a connection with one stream gets a little time to answer its call."""
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(ANSWERS_WITHIN, self._serve_again)
+            self._timer = asyncio.get_running_loop().call_later(ANSWERS_WITHIN / 3, self._serve_again)
 
     def _serve_again(self) -> None:
         self._timer = None

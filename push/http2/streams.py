@@ -33,7 +33,7 @@ from push.http2.frames import (
     written,
 )
 from push.http2.headers import HeaderReader, HeaderWriter
-from push.sender import Delivery, NoRoom, Unavailable
+from push.sender import ConnectionLost, Delivery, NoRoom, Unavailable
 
 log = structlog.get_logger()
 
@@ -76,12 +76,12 @@ class Call:
         if not self.answer.done():
             self.answer.set_result(Response(self.status, self.headers, self.body))
 
-    def fail(self, reason: str, delivery: Delivery) -> None:
+    def fail(self, trouble: type[Unavailable], reason: str, delivery: Delivery) -> None:
         """Give the caller the failure. A request that was not sent in full was not processed."""
         if self.status == 200:
             self.finish()  # cut off behind the status, which says it all
         elif not self.answer.done():
-            self.answer.set_exception(Unavailable(reason, Delivery.NOT_PROCESSED if self.unsent else delivery))
+            self.answer.set_exception(trouble(reason, Delivery.NOT_PROCESSED if self.unsent else delivery))
 
     def refuse(self, reason: str) -> None:
         """Tell the caller that the peer had no room for the call, and did not process it."""
@@ -190,7 +190,7 @@ class Streams:
     def fail_all(self, reason: str) -> None:
         """Fail all calls: no answer can come."""
         for stream_id in list(self.calls):
-            self._fail(stream_id, reason, Delivery.UNKNOWN)
+            self._fail(stream_id, reason, Delivery.UNKNOWN, ConnectionLost)
 
     def ping(self) -> None:
         """Send a PING, which the peer has to answer."""
@@ -332,9 +332,9 @@ class Streams:
             self._reset(stream_id, Code.CANCEL)
         self.calls.pop(stream_id).finish()
 
-    def _fail(self, stream_id: int, reason: str, delivery: Delivery) -> None:
+    def _fail(self, stream_id: int, reason: str, delivery: Delivery, trouble: type[Unavailable] = Unavailable) -> None:
         """Remove a call and fail it in one step, so that no caller is left waiting."""
-        self.calls.pop(stream_id).fail(reason, delivery)
+        self.calls.pop(stream_id).fail(trouble, reason, delivery)
 
     def _must_be_ours(self, stream_id: int) -> None:
         if not stream_id % 2 or stream_id >= self._next_id:

@@ -1,11 +1,13 @@
 """A stack whose neighbours misbehave, with a simulator that nobody else's worker calls."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
 from simulator import Simulator
-from tests.stack import UNLIMITED, Stack, StackPlace, open_stack
+from tests.stack import UNLIMITED, Stack, StackPlace, android, iphone, open_stack
+from tests.talk import conversation_of, posted
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +28,19 @@ async def stack(
     place = StackPlace(await new_database("neighbours"), temporal, "neighbours", simulator)
     async with open_stack(place, **UNLIMITED, APNS_RATE="100") as stack:
         yield stack
+
+
+@pytest.fixture(autouse=True)
+async def nothing_goes_on(stack: Stack, simulator: Simulator) -> AsyncIterator[None]:
+    """After a test end its noise, which would go on in the next one: cancel its fasts, and have pushes accepted.
+
+    What a route's breaker has noted is forgotten with the acceptance.
+    """
+    yield
+    going_on = "SELECT id, user_id FROM fasting_sessions WHERE status = 'active' AND user_id <> 'imported'"
+    await asyncio.gather(*(stack.user(each.user_id).cancel(each.id) for each in await stack.rows(going_on)))
+    author, reader, phones = stack.user(), stack.user(), [iphone(), android()]
+    await reader.register(*phones)
+    await posted(author, await conversation_of(author, reader))
+    for phone in phones:
+        await simulator.phones.received(phone.token, within=60)

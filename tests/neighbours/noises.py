@@ -20,6 +20,7 @@ from tests.talk import conversation_of, post
 
 Noise = Callable[[Stack, Simulator], AbstractAsyncContextManager[None]]
 SOONER = DUE_IN - 0.5  # seconds; the neighbour's reminders come first
+NOTICED = DUE_IN - 1.0  # seconds; a connection has been silent for so long by then that nobody else joins it
 FOREVER = timedelta(hours=1)
 
 
@@ -31,12 +32,14 @@ async def all_is_quiet(_: Stack, __: Simulator) -> AsyncIterator[None]:
 # One person's phones: a fast due just before everybody else's, and answers that are theirs alone.
 
 
-def _one_persons(new_phone: Callable[[], Phone], phones: int, name: str, **fault: Any) -> Noise:
+def _one_persons(
+    new_phone: Callable[[], Phone], phones: int, name: str, *, due_in: float = SOONER, **fault: Any
+) -> Noise:
     @asynccontextmanager
     async def noise(stack: Stack, simulator: Simulator) -> AsyncIterator[None]:
         theirs = [new_phone() for _ in range(phones)]
         faults = [simulator.faults.add(provider=each.provider, token=each.token, **fault) for each in theirs]
-        await _reminded(stack.user(), theirs)
+        await _reminded(stack.user(), theirs, due_in=due_in)
         async with _Struck(faults, least=1):
             yield
 
@@ -159,8 +162,8 @@ async def somebody_sends_200_bodies_and_never_ends_them(stack: Stack, _: Simulat
 
 _never_answered = _one_persons(iphone, 20, "one_persons_calls_are_never_answered", fault="silent")
 _PHONES = (
-    _one_persons(iphone, 10, "one_persons_calls_freeze_their_connection", fault="freeze"),
-    _one_persons(android, 10, "one_persons_android_calls_freeze_their_connection", fault="freeze"),
+    _one_persons(iphone, 10, "one_persons_calls_freeze_their_connection", due_in=NOTICED, fault="freeze"),
+    _one_persons(android, 10, "one_persons_android_calls_freeze_their_connection", due_in=NOTICED, fault="freeze"),
     _one_persons(iphone, 10, "one_persons_calls_cut_their_connection", fault="close", processed=True),
     _one_persons(android, 10, "one_persons_android_calls_cut_their_connection", fault="close"),
     _one_persons(iphone, 10, "one_persons_calls_are_the_last_on_their_connection", fault="goaway", processed=True),
@@ -362,9 +365,9 @@ class _Struck:
         return sum(bool(each.struck) for each in self._faults) >= self._least
 
 
-async def _reminded(user: User, phones: Sequence[Phone]) -> None:
+async def _reminded(user: User, phones: Sequence[Phone], *, due_in: float = SOONER) -> None:
     await user.register(*phones)
-    await user.start_fast(due_in=SOONER)
+    await user.start_fast(due_in=due_in)
 
 
 @asynccontextmanager

@@ -16,6 +16,8 @@ from domain.push import Environment, Provider, Route
 from push.limiter.registry import RouteLimiters
 from push.limiter.settings import Limits
 from simulator import Simulator
+from tests.busy import ANSWERED_WITHIN
+from tests.console.visits import an_address
 from tests.stack import Stack, User, android, iphone
 from tests.support.cli import run
 from tests.support.dead import dead_task, redriven, task
@@ -224,8 +226,11 @@ async def test_a_code_from_the_command_line_signs_its_person_in_to_the_console(s
 
     status, told, complaints = await run(stack, "console", **settings)
     [(address, code)] = re.findall(r"console  (\S+)\ncode     (\S+)\n", told)
-    async with httpx.AsyncClient(base_url=stack.http.base_url, follow_redirects=True) as browser:
-        page = await browser.post("/console/sign-in", data={"code": code})
+    async with httpx.AsyncClient(
+        base_url=stack.http.base_url, follow_redirects=True, timeout=ANSWERED_WITHIN
+    ) as browser:
+        headers = {"x-forwarded-for": an_address()}
+        page = await browser.post("/console/sign-in", data={"code": code}, headers=headers)
 
     assert (status, complaints) == (0, "")
     assert address == "http://127.0.0.1:8765/console"

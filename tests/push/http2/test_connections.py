@@ -24,6 +24,10 @@ SHORTEST_REST = 0.1  # seconds, of the first after a failure
 BRISK = Timeouts(lease=timedelta(seconds=0.1))
 
 
+class NotNeeded(Exception):
+    """Raised by one who no longer needs the stream."""
+
+
 def headers(path: str = "/") -> list[HeaderTuple]:
     fields = ((":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "peer"))
     return [HeaderTuple(name.encode(), value.encode()) for name, value in fields]
@@ -399,6 +403,46 @@ async def test_a_cancelled_waiter_takes_no_place_with_it() -> None:
         waiters[1].cancel()  # in the very turn in which the place was handed to it
         assert (await waiters[2]).status == 200
         await asyncio.gather(*waiters, return_exceptions=True)
+        await pool.close()
+
+
+@pytest.mark.parametrize("ends", ["reset", "freeze", "goaway"])
+async def test_a_place_that_was_leased_ahead_is_exchanged_if_its_connection_ends_meanwhile(
+    peer: Peer, pool: Pool, ends: str
+) -> None:
+    await send(pool)
+    [connection] = peer.connections
+    calls = []
+
+    async def until() -> None:
+        if ends == "freeze":
+            connection.is_deaf = True
+            calls.append(asyncio.create_task(outcome(send(pool, user=1))))
+            await _silent(pool)
+        else:
+            connection.reset() if ends == "reset" else connection.go_away(1)
+            async with asyncio.timeout(5):
+                while any(each.usable for each in pool._connections):
+                    await asyncio.sleep(0.01)
+
+    async with pool.lease(2, until) as lease:
+        assert (await lease.call(headers(), BODY)).status == 200
+
+    assert peer.requests[-1].connection is not connection
+    await asyncio.gather(*calls)
+
+
+async def test_a_place_that_was_leased_ahead_goes_back_if_it_is_not_needed_after_all() -> None:
+    async def until() -> None:
+        raise NotNeeded
+
+    async with listening(Peer(limit=1)) as peer:
+        pool = Pool(peer.url, ca_file=None, connections=1, timeouts=DEFAULT_TIMEOUTS)
+        for _ in range(3):
+            with pytest.raises(NotNeeded):
+                async with pool.lease(1, until):
+                    pass
+        assert (await send(pool)).status == 200
         await pool.close()
 
 
