@@ -9,7 +9,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -178,9 +178,12 @@ def _unused_ports() -> Iterator[int]:
     """Give the ports of a range of the benchmarks' own that can be bound, from a place of this process's own on."""
     for step in itertools.count():
         port = _FIRST_PORT + (os.getpid() * 16 + step) % _PORTS
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            yield port
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        yield port  # after the probe is closed, which would keep the last of them
 
 
 _FIRST_PORT, _PORTS = 19_000, 1_000  # beside those of tests
