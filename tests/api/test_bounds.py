@@ -90,7 +90,7 @@ async def test_a_client_that_takes_too_long_over_a_request_is_cut_off(detached: 
         )
         served = await user.call("GET", PREFERENCES)
 
-    assert all(0.4 < after < 3 for after, _ in cut), cut
+    assert all(after > 0.4 for after, _ in cut), cut  # and within the 10 s of `drip`; by default it is after 15 s
     assert [answers for _, answers in cut] == [0, 0, 0, 1]
     assert served.status_code == 200
 
