@@ -1,14 +1,15 @@
 """Everything that a run needs, each in a process of its own: PostgreSQL, Temporal, simulator, worker, API."""
 
 import asyncio
+import itertools
 import os
 import re
 import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -169,12 +170,21 @@ async def running(arm_window: float, launch: Launch = PLAIN) -> AsyncIterator[St
 
 
 def free_ports(count: int) -> list[int]:
-    """Find unused ports; each is held until the last is found."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
+    """Find unused ports, never the same twice: below those of outgoing connections, which would take them meanwhile."""
+    return [next(_unused) for _ in range(count)]
+
+
+def _unused_ports() -> Iterator[int]:
+    """Give the ports of a range of the benchmarks' own that can be bound, from a place of this process's own on."""
+    for step in itertools.count():
+        port = _FIRST_PORT + (os.getpid() * 16 + step) % _PORTS
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            yield port
+
+
+_FIRST_PORT, _PORTS = 19_000, 1_000  # beside those of tests
+_unused = _unused_ports()
 
 
 async def _ready(part: ProcessPart, ready: Awaitable[T]) -> T:

@@ -65,6 +65,11 @@ class ActiveFault:
         """Begun and not over."""
         return time.monotonic() >= self._from and not self.is_over
 
+    @property
+    def ends_in(self) -> float | None:
+        """Seconds until its time is over; None: it has no end."""
+        return None if self._until is None else self._until - time.monotonic()
+
     def concerns(self, provider: SimulatedProvider, environment: SimulatedEnvironment) -> bool:
         """Whether it is about this provider."""
         return self.fault.provider is provider and self.fault.environment in {None, environment}

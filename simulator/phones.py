@@ -347,7 +347,7 @@ class Phones:
         self._former.clear()
         self.version += 1
 
-    async def received(self, token: str, count: int = 1, within: float = 5.0) -> list[Receipt]:
+    async def received(self, token: str, count: int = 1, within: float = 20.0) -> list[Receipt]:
         """Wait until `count` pushes to `token` were accepted; TimeoutError after `within` seconds."""
         arrival = asyncio.Event()
         self._arrivals.setdefault(token, []).append(arrival)

@@ -161,8 +161,8 @@ class Simulator:
                 for (provider, environment), listener in self._listeners.items():
                     if fault.drop_open and added.concerns(provider, environment):
                         listener.cut()
-                if fault.for_seconds is not None:
-                    self._loop.call_later(fault.for_seconds + 0.001, lambda: self.faults.on_change(None))
+                if (ends_in := added.ends_in) is not None:
+                    self._loop.call_later(ends_in + 0.001, lambda: self.faults.on_change(None))
             case _:
                 pass
 

@@ -100,7 +100,7 @@ class WireLog:
         """Forget everything; numbers go on."""
         self._requests.clear()
 
-    async def wait(self, count: int, *, token: str | None = None, within: float = 5.0) -> list[WireRequest]:
+    async def wait(self, count: int, *, token: str | None = None, within: float = 20.0) -> list[WireRequest]:
         """Wait until `count` requests (to `token`, where given) have arrived; TimeoutError after `within` seconds."""
         arrival = asyncio.Event()
         self._arrivals.append(arrival)

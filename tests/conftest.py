@@ -2,7 +2,10 @@
 
 import asyncio
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import wraps
+from inspect import iscoroutinefunction
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ from demo.parts import start_postgres
 from settings import logs
 from simulator import Simulator
 from tests.browsing import chromium
+from tests.busy import crowding
 from tests.servers import TemporalServer, free_port
 from tests.stack import Stack, StackPlace, User, make_app, make_stack, open_stack
 
@@ -51,6 +55,30 @@ NAMESPACES = (
 )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Bound coroutines by their own loop: pytest-timeout's signal does not wake it, or strikes whatever runs in it."""
+    for item in items:
+        if isinstance(item, pytest.Function) and iscoroutinefunction(item.obj):
+            marker = item.get_closest_marker("timeout")
+            item.obj = _bounded(item.obj, float(marker.args[0] if marker else item.config.getini("timeout")))
+            item.add_marker(pytest.mark.timeout(0), append=False)
+
+
+def _bounded(test: Callable[..., Awaitable[None]], seconds: float) -> Callable[..., Awaitable[None]]:
+    @wraps(test)
+    async def bounded(*given: object, **fixtures: object) -> None:
+        limit = seconds * crowding()
+        try:
+            async with asyncio.timeout(limit) as bound:
+                await test(*given, **fixtures)
+        except TimeoutError as error:
+            if bound.expired():
+                raise AssertionError(f"not over within {limit:.0f} s") from error
+            raise
+
+    return bounded
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """The address of an embedded PostgreSQL."""
@@ -67,9 +95,12 @@ def postgres() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 async def new_database(postgres: str) -> Callable[[str], Awaitable[str]]:
-    """Make a migrated database by name; gives its address."""
+    """Make a migrated database by name; gives its address. The second of a name gets a number."""
+    made = Counter[str]()
 
     async def make(name: str) -> str:
+        made[name] += 1
+        name = name if made[name] == 1 else f"{name}_{made[name]}"
         engine = create_async_engine(async_url(postgres), isolation_level="AUTOCOMMIT")
         async with engine.connect() as connection:
             await connection.execute(text(f"CREATE DATABASE {name}"))

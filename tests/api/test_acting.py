@@ -10,6 +10,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from tests.busy import soon
 from tests.stack import Stack, User, iphone, make_app, uncommitted
 from tests.talk import conversation_of, posted
 
@@ -192,7 +193,7 @@ async def test_a_user_whose_requests_wait_holds_up_no_other_of_the_service(api: 
         while len(moving) < 40:  # more than run at once for her
             moving.append(asyncio.create_task(backend.call("GET", below(alice.user_id, "device-tokens"))))
         await asyncio.sleep(0)
-        async with asyncio.timeout(1.5):
+        async with soon(1.5):
             others: list[httpx.Response] = [
                 await backend.call("GET", below(bob.user_id, "device-tokens")) for _ in range(3)
             ]

@@ -14,6 +14,7 @@ from sqlalchemy import text
 from api.bounds import LARGEST_BATCH
 from api.dependencies import MAX_BATCHES_OF_ONE
 from api.http.problems import Detail
+from tests.busy import soon
 from tests.stack import Phone, Stack, StackPlace, User, android, eventually, iphone, make_app, make_stack, uncommitted
 from tests.support.dead import dead_task
 
@@ -333,7 +334,7 @@ async def test_a_fast_that_others_hold_fails_alone(api: Stack, backend: User) ->
     async with uncommitted(api, "SELECT 1 FROM fasting_sessions WHERE id = :id FOR UPDATE", id=held):
         sent = asyncio.create_task(results(backend, FASTS, *items, end))
         ids = [item["session_id"] for item in items]
-        async with asyncio.timeout(2.5):  # they are there long before the answer
+        async with soon(2.5):  # they are there long before the answer
             while (await api.rows("SELECT count(*) FROM fasting_sessions WHERE id = ANY(:ids)", ids=ids))[0][0] < 20:
                 await asyncio.sleep(0.02)
     assert said(await sent) == [(201,)] * 20 + [(200,)]

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from db import events, retention
 from domain.events import EventType
 from domain.housekeeping import Keep, RetentionTarget
+from tests.busy import soon
 from tests.stack import Stack, User, iphone, uncommitted
 
 _WRITE = "INSERT INTO unnumbered_events (type, occurred_at, user_id) VALUES ('push.accepted', now(), :user_id)"
@@ -118,7 +119,7 @@ async def test_readers_at_once_number_each_event_once_and_see_the_same_order(
             after = body["next_cursor"]
         return seen
 
-    async with asyncio.timeout(20):
+    async with soon(20):
         *_, one, other, third = await asyncio.gather(*(write_some() for _ in range(4)), *(follow() for _ in range(3)))
 
     assert one == other == third == list(range(before + 1, before + 121))

@@ -11,6 +11,7 @@ from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 import httpx
 import pytest
 
+from tests.busy import soon
 from tests.console.visits import visit
 from tests.stack import Stack, User
 from tests.talk import conversation_of, post, posted
@@ -42,7 +43,7 @@ async def exchanged(stack: Stack, request: bytes) -> bytes:
     reader, writer = await asyncio.open_connection(stack.http.base_url.host, stack.http.base_url.port)
     try:
         writer.write(request)
-        async with asyncio.timeout(5):
+        async with soon(5):
             return await reader.read()
     finally:
         writer.close()

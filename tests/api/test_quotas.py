@@ -73,12 +73,14 @@ async def test_twenty_of_each_are_the_default(detached: StackPlace) -> None:
         for phone in phones:
             await user.register(phone)
         started = [(await start(user, uuid4(), fast(1))).status_code for _ in range(21)]
-        posted = [answer.status_code for answer in await asyncio.gather(*(post(user, room) for _ in range(30)))]
+        posted: list[int] = []
+        for _ in range(4):  # eight at once, which one user may have running
+            posted += [each.status_code for each in await asyncio.gather(*(post(user, room) for _ in range(8)))]
 
         assert await active(user) == {phone.installation_id for phone in phones[1:]}
         assert started == [201] * 20 + [409]
-        assert 20 <= posted.count(201) < 30
-        assert posted.count(201) + posted.count(429) == 30
+        assert 20 <= posted.count(201) < 32
+        assert posted.count(201) + posted.count(429) == 32
 
 
 async def test_a_fast_too_many_is_refused_until_one_ends_and_a_repeat_is_none(alice: User, bob: User) -> None:

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from db import log
+from tests.busy import soon
 from tests.stack import Stack, User, android, bearer, iphone
 from tests.streaming import is_present, streaming
 from tests.talk import conversation_of, post, sync
@@ -37,7 +38,7 @@ async def test_an_item_that_is_posted_arrives_as_sync_shows_it(alice: User, bob:
 
 
 async def test_the_first_bytes_come_at_once(alice: User) -> None:
-    async with asyncio.timeout(2), streaming(alice, uuid4()) as events:
+    async with soon(2), streaming(alice, uuid4()) as events:
         await events.comment()
 
 
@@ -156,7 +157,7 @@ async def test_presence_begins_with_a_stream_and_ends_with_it(alice: User, api: 
     async with streaming(alice, phone) as events:
         await events.comment()
         during = await is_present(api, phone)
-    async with asyncio.timeout(3):
+    async with soon(3):
         while await is_present(api, phone):
             await asyncio.sleep(0.02)
 

@@ -18,7 +18,7 @@ from api.console.session import COOKIE
 from commands.sign_in import sign_in_code
 from db.console_sessions import code_from, read_code
 from db.support_actions import Actor
-from tests.console.visits import Visit, visit, words
+from tests.console.visits import Visit, an_address, visit, words
 from tests.stack import Stack, bearer, uncommitted
 
 NOBODYS = "6f0c4a52-0c3e-4b0e-9d0c-1f4f6d7a2b10"  # the same wherever tests are collected
@@ -50,7 +50,7 @@ async def test_somebody_signs_in_though_a_row_that_is_over_is_held(stack: Stack,
 
     async with uncommitted(stack, f"SELECT 1 FROM {table} WHERE digest = :digest FOR UPDATE", digest=digest):
         code = await sign_in_code(stack.sessions, Actor("carol"), timedelta(minutes=5))
-        answer = await stack.http.post("/console/sign-in", data={"code": code}, headers=OURS)
+        answer = await _sign_in(stack, code=code)
 
     assert answer.status_code == 303
     assert COOKIE in answer.headers["set-cookie"]
@@ -384,7 +384,7 @@ async def test_trouble_is_reported_in_a_page(carol: Visit) -> None:
 
 
 async def _sign_in(stack: Stack, address: str = "", *, host: str = "", **form: str) -> Any:
-    headers = {**OURS, **({"x-forwarded-for": address} if address else {}), **({"host": host} if host else {})}
+    headers = {**OURS, "x-forwarded-for": address or an_address(), **({"host": host} if host else {})}
     answer = await stack.http.post("/console/sign-in", data=form, headers=headers)
     stack.http.cookies.clear()  # all tests share this client
     return answer

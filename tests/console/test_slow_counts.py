@@ -50,7 +50,7 @@ async def test_counts_that_take_too_long_are_cut_off_and_say_so(crowded: Stack) 
         operator.get("/console/"),
     )
 
-    assert CUT_OFF <= time.monotonic() - began_at < UNCUT - CUT_OFF
+    assert CUT_OFF <= time.monotonic() - began_at < UNCUT  # which each of them would have taken, at least
     cut_off = "There are too many pushes to count within 5 s"
     refusal = "This many pushes cannot be counted within 5 s. Ask for a shorter time."
     assert told.status_code == page.status_code == 422

@@ -1,8 +1,10 @@
 """Visits to the console without a browser: who is signed in, what a page says, how its forms are sent."""
 
 import re
+import secrets
 from dataclasses import dataclass
 from html import unescape
+from ipaddress import IPv4Address
 from uuid import UUID, uuid4
 
 import httpx
@@ -49,6 +51,11 @@ async def visit(stack: Stack, user_id: str | None = None) -> Visit:
     async with stack.sessions.begin() as db:
         opened = await console_sessions.open_for(db, Actor(user_id), "code")
     return Visit(stack, user_id, opened.value)
+
+
+def an_address() -> str:
+    """Make up where somebody signs in from: all tests share one API, and few may sign in from one address."""
+    return str(IPv4Address(f"10.{1 + secrets.randbelow(255)}.0.0") + secrets.randbelow(65_536))
 
 
 def words(answer: httpx.Response) -> str:

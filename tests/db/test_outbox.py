@@ -15,6 +15,7 @@ from db import outbox
 from db.engine import Sessions, make_engine, make_sessions
 from dispatch.relay import Relay
 from operations import redrive as redrives
+from tests.busy import soon
 from tests.conftest import NewDatabase
 from tests.servers import free_port
 from tests.stack import eventually
@@ -65,7 +66,7 @@ async def test_sweepers_take_different_rows_and_wait_for_nobody(sessions: Sessio
 
     async with sessions.begin() as db:
         mine = await outbox.lease_due(db, 2)
-        async with asyncio.timeout(1), sessions.begin() as other:
+        async with soon(1), sessions.begin() as other:
             theirs = await outbox.lease_due(other, 10)
     async with sessions.begin() as db:
         later = await outbox.lease_due(db, 10)
@@ -109,6 +110,7 @@ async def test_a_dispatch_that_takes_long_holds_up_no_row_that_comes_after_it(
     sessions = make_sessions(engine)
     relay = Relay(sessions, await Client.connect(f"127.0.0.1:{free_port()}", lazy=True), arm_window=0)
     async with sessions() as other:
+        await other.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         await other.execute(text("LOCK TABLE push_tasks"))  # what a redrive reads
         async with sessions.begin() as db:
             await outbox.add_for_sweepers(db, redrives.OUTBOX_KIND, [uuid4() for _ in range(3)])
@@ -164,7 +166,7 @@ async def test_what_is_found_missing_comes_next_but_for_what_its_own_process_has
 
     async with sessions.begin() as other:
         await other.execute(text(f"SELECT 1 FROM outbox WHERE subject_id = '{held}' FOR UPDATE"))
-        async with asyncio.timeout(2.5), sessions.begin() as db:
+        async with soon(2.5), sessions.begin() as db:
             await outbox.hurry(db, [put_off, fresh, held])
             await outbox.give_back(db, [row.id for row in await _rows(sessions)][2:])  # the one that is held
             found = await outbox.lease_due(db, 10)

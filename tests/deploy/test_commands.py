@@ -23,6 +23,7 @@ from temporalio.client import Client
 from db.engine import async_url
 from domain.naming import SEARCH_ATTRIBUTES
 from simulator import Simulator
+from tests.busy import soon
 from tests.deploy.compose import COMPOSE_FILE, Command, health_command, project, seconds, service_command
 from tests.deploy.faults import SETTINGS
 from tests.servers import POSTGRES_PROGRAMS, free_port
@@ -329,7 +330,7 @@ async def _running(command: Command, image: Path, log: Path) -> AsyncIterator[Pr
 
 async def _healthy(health: Command, image: Path, process: Process, log: Path) -> None:
     """Ask as compose does, only more often."""
-    async with asyncio.timeout(20):
+    async with soon(20):
         while (await _finished(health, image))[0] != 0:
             assert process.returncode is None, log.read_text()  # noqa: ASYNC240 -- the test is over
             await asyncio.sleep(0.1)

@@ -8,6 +8,7 @@ import pytest
 
 from db import api_keys, console_sessions, erasures
 from db.support_actions import Actor
+from tests.console.visits import an_address
 from tests.erasure.leaving import change, done, leave, path_of
 from tests.stack import Stack, User, iphone
 from tests.support.dead import dead_task, redrive
@@ -24,7 +25,8 @@ async def key_of(stack: Stack, name: str, *scopes: str) -> User:
 async def sign_in(stack: Stack, user: User) -> httpx.Response:
     """Sign in to the console with a bearer token."""
     token = user.headers["Authorization"].removeprefix("Bearer ")
-    answer = await stack.http.post("/console/sign-in", data={"token": token}, headers={"sec-fetch-site": "same-origin"})
+    headers = {"sec-fetch-site": "same-origin", "x-forwarded-for": an_address()}
+    answer = await stack.http.post("/console/sign-in", data={"token": token}, headers=headers)
     stack.http.cookies.clear()  # all tests share this client
     return answer
 

@@ -11,6 +11,7 @@ import pytest
 
 from domain.push import TaskState
 from simulator import Simulator
+from tests import busy
 from tests.routes.worker_harness import WorkerHarness, due_now
 from tests.stack import Phone, Stack, android, eventually, iphone
 
@@ -131,7 +132,7 @@ def undisturbed(pushed: Pushed) -> bool:
 
 def in_time(pushed: Pushed) -> bool:
     """Whether it was accepted before it was much too late, though others may have been in its way."""
-    return pushed.late is not None and pushed.late < MAX_LATE
+    return pushed.late is not None and busy.in_time(pushed.late, MAX_LATE)
 
 
 def healthy(count: int = 10) -> list[Phone]:

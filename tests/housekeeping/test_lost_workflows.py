@@ -17,12 +17,17 @@ from domain.housekeeping import AHEAD
 from domain.kinds import Kind
 from domain.push import TaskState
 from simulator import Simulator
+from tests.busy import crowding, in_time
 from tests.housekeeping.sweeps import change, sweep, without_workflow
 from tests.stack import Stack, User, eventually, iphone
 from tests.talk import connected, conversation_of, handed_off, handoff, posted, tasks_of
 
-SOONER = "UPDATE fasting_sessions SET ends_at = ends_at - interval '117 s' WHERE id = :id"
 SET_LONG_AGO = "UPDATE fasting_sessions SET scheduled_at = now() - interval '1 hour' WHERE id = :id"
+
+
+def sooner() -> str:
+    """Let what is due in two minutes be due in three seconds, as a busy machine counts."""
+    return f"UPDATE fasting_sessions SET ends_at = ends_at - interval '{120 - 3 * crowding():.0f} s' WHERE id = :id"
 
 
 async def status_of(stack: Stack, session_id: UUID) -> WorkflowExecutionStatus | None:
@@ -43,14 +48,14 @@ async def test_a_fast_whose_workflow_was_terminated_is_reminded_on_time(
     phone = iphone()
     await alice.register(phone)
     session_id = await without_workflow(alice)
-    await change(stack, SOONER, id=session_id)
+    await change(stack, sooner(), id=session_id)
 
     await sweep(stack)
 
     await eventually(lambda: stack.holds_sends(session_id, 1))
     assert await stack.finished(session_id) == "accepted"
     [sent] = await stack.tasks(session_id)
-    assert sent.accepted_at - sent.due_at < timedelta(seconds=2)
+    assert in_time((sent.accepted_at - sent.due_at).total_seconds(), 2.0)
     assert [line.times_received for line in simulator.phone(phone.token).screen] == [1]
 
 
@@ -59,7 +64,7 @@ async def test_a_send_that_is_held_goes_out_though_its_workflow_is_terminated(
 ) -> None:
     phone = iphone()
     await alice.register(phone)
-    session_id = await alice.start_fast(due_in=2)
+    session_id = await alice.start_fast(due_in=2 * crowding())
     await eventually(lambda: stack.holds_sends(session_id, 1))
 
     await stack.workflow(session_id).terminate()
@@ -74,7 +79,7 @@ async def test_a_fast_started_again_sends_nothing_of_what_is_dead_and_all_that_c
     phone = iphone()
     await alice.register(phone)
     session_id = await without_workflow(alice, minutes=(1, 0))
-    await change(stack, SOONER, id=session_id)  # one reminder is due in 3 s, the other was a minute before
+    await change(stack, sooner(), id=session_id)  # one reminder is due in 3 s, the other was a minute before
     await change(stack, SET_LONG_AGO, id=session_id)
     async with stack.sessions.begin() as db:
         session = (await fasting_sessions.by_id(db, [session_id]))[session_id]

@@ -13,8 +13,8 @@ from db.engine import present_instant
 from domain.fasts import FastingSession, SessionStatus
 from domain.housekeeping import DEFAULT_KEEP, RetentionTarget
 from tests import fasts
+from tests.busy import in_time
 from tests.housekeeping.sweeps import AGO, change, stray, sweep, without_workflow
-from tests.neighbours.honest import tolerance
 from tests.stack import Stack, User, iphone
 from tests.support.dead import task
 from tests.talk import conversation_of, posted
@@ -132,7 +132,7 @@ async def test_a_fast_that_is_owed_at_an_instant_that_never_comes_is_reminded_on
     await stack.started(session_id)
     assert await stack.finished(session_id) == "accepted"
     [sent] = await stack.tasks(session_id)
-    assert sent.accepted_at - sent.due_at < timedelta(seconds=max(2.0, tolerance()))
+    assert in_time((sent.accepted_at - sent.due_at).total_seconds(), 2.0)
 
 
 @pytest.mark.parametrize("expires_at", ["infinity", "2126-01-01"])

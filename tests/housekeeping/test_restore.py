@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from db.engine import async_url
 from simulator import Simulator
+from tests.busy import crowding
 from tests.conftest import NewDatabase
 from tests.housekeeping.test_sweeper import sweeping
 from tests.servers import POSTGRES_PROGRAMS
@@ -32,14 +33,15 @@ async def test_a_dump_taken_under_load_is_restored_and_each_reminder_comes_once(
             await user.register(phone)
         over = await people[0].start_fast(due_in=0.5)
         assert await stack.finished(over) == "accepted"
-        ahead = [await user.start_fast(due_in=20.0) for user in people[1:]]
+        ahead = [await user.start_fast(due_in=20.0 * crowding()) for user in people[1:]]
         writing = asyncio.create_task(_write(people[0]))
         await _run("pg_dump", "--format", "custom", "--file", str(dump), _plain(place.database_url))
         writing.cancel()
         await asyncio.gather(writing, return_exceptions=True)
 
-    await _create(postgres, "restored_elsewhere")
-    restored = replace(place, database_url=_named(postgres, "restored_elsewhere"), namespace="restored")
+    elsewhere = f"restored_{uuid4().hex[:8]}"
+    await _create(postgres, elsewhere)
+    restored = replace(place, database_url=_named(postgres, elsewhere), namespace="restored")
     await _run("pg_restore", "--exit-on-error", "--dbname", _plain(restored.database_url), str(dump))
     async with make_stack(restored, make_app(restored)) as stack:
         lost = [
@@ -48,7 +50,7 @@ async def test_a_dump_taken_under_load_is_restored_and_each_reminder_comes_once(
         ]
         assert max(lost) > datetime.now(UTC) + timedelta(seconds=2), "restoring took too long for this test"
         async with working(stack, restored.environment()), sweeping(stack, untouched=1.0):
-            await eventually(lambda: _all_accepted(stack, ahead), within=40)
+            await eventually(lambda: _all_accepted(stack, ahead), within=60)
 
     assert [len(simulator.requests.for_token(phone.token)) for phone in phones] == [1] * len(phones)
 

@@ -9,6 +9,7 @@ import pytest
 
 from domain.naming import WORKFLOW_QUEUE
 from settings.environment import ConfigError, retention_settings
+from tests.busy import soon
 from tests.housekeeping.sweeps import change
 from tests.stack import Phone, Stack, User, android, eventually, iphone, uncommitted
 from tests.support.dead import dead_task
@@ -393,7 +394,7 @@ async def test_a_message_is_accepted_at_once_while_its_readers_log_is_cut(stack:
     async with uncommitted(stack, old, id=bob.user_id):
         cutting = asyncio.create_task(purge(stack))
         await eventually(stack.someone_waits_for_a_lock)  # the batch is under way, and hangs
-        async with asyncio.timeout(2):  # less than the batch or a writer waits for a lock
+        async with soon(2):  # less than the batch or a writer waits for a lock
             await posted(alice, conversation_id, "three")
 
     assert (await cutting)["log_items"] == 4

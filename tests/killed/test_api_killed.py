@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from simulator import Simulator
+from tests.busy import ANSWERED_WITHIN
 from tests.servers import free_port, part
 from tests.stack import Stack, eventually, iphone
 
@@ -27,7 +28,10 @@ async def test_a_fast_accepted_by_an_api_process_that_died_before_dispatch_is_re
     silent = socket.create_server(("127.0.0.1", 0))  # the kernel takes connections, and that is all
     silent_address = f"127.0.0.1:{silent.getsockname()[1]}"
     settings = without_worker.place.environment(API_PORT=str(port), TEMPORAL_ADDRESS=silent_address)
-    async with part(settings, "-m", "api") as api, httpx.AsyncClient(headers=user.headers) as http:
+    async with (
+        part(settings, "-m", "api") as api,
+        httpx.AsyncClient(headers=user.headers, timeout=ANSWERED_WITHIN) as http,
+    ):
         await api.answers(f"http://127.0.0.1:{port}/readyz")
 
         ends_at = datetime.now(UTC) + timedelta(seconds=65)
@@ -66,7 +70,7 @@ async def test_a_batch_whose_api_process_dies_is_whole_item_by_item_and_a_repeat
     async def has_begun() -> bool:
         return await stored() > (0, 0)
 
-    async with httpx.AsyncClient(base_url=address, headers=headers, timeout=30) as http:
+    async with httpx.AsyncClient(base_url=address, headers=headers, timeout=ANSWERED_WITHIN) as http:
         async with part(settings, "-m", "api") as api:
             await api.answers(f"{address}/readyz")
             sent = asyncio.create_task(http.post("/v1/fasting-sessions/batch", json={"items": items}))

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from simulator import Simulator
+from tests.busy import ANSWERED_WITHIN
 from tests.conftest import NewDatabase
 from tests.servers import TemporalServer, free_port, part
 from tests.stack import Stack, StackPlace, eventually, iphone, make_app, make_stack, temporal_client, working
@@ -29,7 +30,10 @@ async def test_a_message_accepted_by_an_api_process_that_died_before_dispatch_is
     silent = socket.create_server(("127.0.0.1", 0))  # the kernel takes connections, and that is all
     silent_address = f"127.0.0.1:{silent.getsockname()[1]}"
     settings = without_worker.place.environment(API_PORT=str(port), TEMPORAL_ADDRESS=silent_address)
-    async with part(settings, "-m", "api") as api, httpx.AsyncClient(headers=alice.headers) as http:
+    async with (
+        part(settings, "-m", "api") as api,
+        httpx.AsyncClient(headers=alice.headers, timeout=ANSWERED_WITHIN) as http,
+    ):
         await api.answers(f"http://127.0.0.1:{port}/readyz")
         path = f"/v1/conversations/{conversation_id}/messages/{message_id}"
         answer = await http.put(f"http://127.0.0.1:{port}{path}", json={"body": "Hello"})

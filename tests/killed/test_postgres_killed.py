@@ -1,11 +1,9 @@
 """PostgreSQL is killed under load: what was accepted is there afterwards, and is reminded."""
 
 import asyncio
-import gc
 import os
 import signal
 import tempfile
-import warnings
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -54,9 +52,6 @@ async def test_every_write_that_was_answered_survives_a_killed_database(temporal
             assert statuses == {200, 201, 503}
             await _check_events(stack)
         postgres.cleanup()
-    with warnings.catch_warnings():  # asyncpg complains of connections that died with their server
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 async def _check_events(stack: Stack) -> None:

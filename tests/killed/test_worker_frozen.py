@@ -8,13 +8,14 @@ from functools import partial
 import pytest
 
 from simulator import Simulator
+from tests.busy import crowding
 from tests.servers import part
 from tests.stack import Stack, android, eventually, iphone
 
 pytestmark = pytest.mark.long
 
 DUE_IN = 4.0  # seconds
-FROZEN = DUE_IN + 26  # from the due instant Temporal waits for 20, the worker itself for 5 more
+FROZEN = 26  # after the due instant: Temporal waits for 20, the worker itself for 5 more
 
 
 @pytest.mark.timeout(120)
@@ -27,12 +28,13 @@ async def test_a_worker_that_stood_still_leaves_no_open_attempt_and_nothing_dead
         await user.register(phone)
     async with part(worker_settings(), "worker.py") as worker:
         await worker.says("worker ready")
-        fasts = [await user.start_fast(due_in=DUE_IN) for user in people]
+        due_in = DUE_IN * crowding()
+        fasts = [await user.start_fast(due_in=due_in) for user in people]
         for fast in fasts:
             await eventually(partial(without_worker.holds_sends, fast, 1), within=10)
 
         worker.process.send_signal(signal.SIGSTOP)
-        await asyncio.sleep(FROZEN)
+        await asyncio.sleep(due_in + FROZEN)
         worker.process.send_signal(signal.SIGCONT)
 
         outcomes = await asyncio.gather(*(without_worker.finished(fast, within=40) for fast in fasts))

@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 
 from simulator import Simulator
+from tests.busy import crowding, in_time
 from tests.events.feed import feed_of
 from tests.servers import part
 from tests.stack import Stack, android, eventually, iphone
@@ -33,7 +34,7 @@ async def test_sends_held_and_under_way_in_a_killed_worker_show_once_within_25_s
         await eventually(lambda: without_worker.holds_sends(being_called, 1), within=10)
         other = without_worker.user()
         await other.register(held)
-        being_held = await other.start_fast(due_in=4.0)
+        being_held = await other.start_fast(due_in=4.0 * crowding())
         await eventually(lambda: without_worker.holds_sends(being_held, 1), within=10)
         await simulator.phones.received(called.token)  # the provider has it; its answer is on the way
         await worker.end(signal.SIGKILL)
@@ -46,7 +47,7 @@ async def test_sends_held_and_under_way_in_a_killed_worker_show_once_within_25_s
     [task] = await without_worker.tasks(being_held)
     [request] = simulator.requests.for_token(held.token)
     assert task.state == "accepted"
-    assert (request.received_at - task.due_at).total_seconds() < 25
+    assert in_time((request.received_at - task.due_at).total_seconds(), 25.0)
     [line] = simulator.phone(called.token).screen
     for each in (user, other):
         assert [event["type"] for event in await feed_of(each)] == ["device_token.registered", "push.accepted"]
@@ -55,7 +56,8 @@ async def test_sends_held_and_under_way_in_a_killed_worker_show_once_within_25_s
     outcomes = [tuple(row) for row in await without_worker.rows(attempts, id=task.task_id)]
     assert (task.state, line.times_received) == ("accepted", 2)
     assert outcomes == [("unknown", "worker_lost"), ("accepted", None)]
-    assert (simulator.requests.for_token(called.token)[-1].received_at - task.due_at).total_seconds() < 25
+    again = simulator.requests.for_token(called.token)[-1]
+    assert in_time((again.received_at - task.due_at).total_seconds(), 25.0)
 
 
 @pytest.mark.timeout(60)
@@ -67,7 +69,7 @@ async def test_a_worker_that_is_told_to_stop_hands_its_held_sends_to_another_in_
     async with part(worker_settings(), "worker.py") as one, part(worker_settings(), "worker.py") as other:
         for worker in (one, other):
             await worker.says("worker ready")
-        session_id = await user.start_fast(due_in=22.0)
+        session_id = await user.start_fast(due_in=10.0 + 12.0 * crowding())
         # Told before they are due. A task given to a poller of a worker that was just killed comes again after 10 s.
         await eventually(lambda: without_worker.holds_sends(session_id, 4), within=18)
         holders = await _holders(without_worker, session_id)
@@ -81,7 +83,9 @@ async def test_a_worker_that_is_told_to_stop_hands_its_held_sends_to_another_in_
     for phone in phones:
         [request] = simulator.requests.for_token(phone.token)
         task = tasks[phone.installation_id]
-        assert 0 <= (request.received_at - task.due_at).total_seconds() < 2
+        late = (request.received_at - task.due_at).total_seconds()
+        assert late >= 0
+        assert in_time(late, 2.0)
         assert task.attempt_count == 1
 
 
@@ -97,7 +101,7 @@ async def test_a_worker_that_is_told_to_stop_while_it_calls_waits_for_the_answer
         await worker.says("worker ready")
         session_id = await user.start_fast(due_in=1.0)
         for phone in phones:
-            await simulator.phones.received(phone.token, within=10)  # the provider has it; its answer is on the way
+            await simulator.phones.received(phone.token)  # the provider has it; its answer is on the way
         status = await worker.end(signal.SIGTERM)
 
     said = "".join(worker.lines)

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.busy import crowding
+
 ROOT = Path(__file__).parent.parent.parent
 _OURS = ("APNS_", "FCM_", "AUTH_", "TEMPORAL_", "SIMULATOR_", "DATABASE_", "API_", "METRICS_", "RUN_DIR", "LOG_")
 _PART = re.compile(r"^  (\w+) +ready at .*, process (\d+)$", re.MULTILINE)
@@ -42,7 +44,7 @@ class LocalRun:
 
     def wait_for(self, told: str, within: float = 90.0) -> str:
         """Wait until it tells something; gives all that it told."""
-        deadline = time.monotonic() + within
+        deadline = time.monotonic() + within * crowding()
         while told not in self.text:
             assert self.process.poll() is None, self.text
             assert time.monotonic() < deadline, f"not told: {told}\n{self.text}"
@@ -52,13 +54,19 @@ class LocalRun:
     def end(self, number: signal.Signals = signal.SIGINT) -> int:
         """Signal the supervisor alone; gives its exit status."""
         self.process.send_signal(number)
-        return self.process.wait(timeout=40)
+        return self.process.wait(timeout=40 * crowding())
 
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run an operators' command for this run."""
         command = [sys.executable, "cli.py", *arguments]
         return subprocess.run(
-            command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=20, check=False
+            command,
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=20 * crowding(),
+            check=False,
         )
 
 
@@ -82,12 +90,12 @@ def local_run(settings: dict[str, str], output: Path) -> Iterator[LocalRun]:
     finally:
         if process.poll() is None:
             process.terminate()
-            process.wait(timeout=40)
+            process.wait(timeout=40 * crowding())
 
 
 def wait_until(check: Callable[[], bool], within: float = 10.0) -> None:
     """Wait until a check holds."""
-    deadline = time.monotonic() + within
+    deadline = time.monotonic() + within * crowding()
     while not check():
         assert time.monotonic() < deadline
         time.sleep(0.05)

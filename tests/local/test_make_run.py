@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from commands.context import read_settings
+from tests.busy import ANSWERED_WITHIN, crowding, in_time
 from tests.local.run import ROOT, LocalRun, environment, lives, local_run, wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(150)]  # all parts may take a minute to start
@@ -43,7 +44,9 @@ def first_run(place: Path) -> Iterator[LocalRun]:
 
 def _sessions(run: LocalRun) -> list[str]:
     bearer = run.cli("token", "--user", "alice").stdout.strip()
-    answer = httpx.get(f"{run.api_url}/v1/fasting-sessions", headers={"Authorization": f"Bearer {bearer}"})
+    answer = httpx.get(
+        f"{run.api_url}/v1/fasting-sessions", headers={"Authorization": f"Bearer {bearer}"}, timeout=ANSWERED_WITHIN
+    )
     return [item["id"] for item in answer.raise_for_status().json()["items"]]
 
 
@@ -56,7 +59,8 @@ def test_the_demonstration_shows_the_reminder_once_on_both_phones_and_nothing_on
     assert "The demonstration failed" not in told
     lateness = [int(found) for found in LATENESS.findall(told)]
     assert len(lateness) == 2
-    assert all(-5 <= late < 1000 for late in lateness)
+    assert min(lateness) >= -5
+    assert in_time(max(lateness) / 1000, 1.0)
 
 
 def test_the_demonstration_hands_a_message_to_a_phone_that_is_connected_and_to_one_that_sleeps(
@@ -77,7 +81,7 @@ def test_the_walk_throughs_of_the_documents_hold_as_they_are_written(first_run: 
         "docs/messages.md": r"(?s)```sh\n(.*?)```",
     }
     walking = {path: _walk(first_run, path, pattern) for path, pattern in blocks.items()}
-    told = {path: process.communicate(timeout=60)[0] for path, process in walking.items()}
+    told = {path: process.communicate(timeout=60 * crowding())[0] for path, process in walking.items()}
 
     assert {path: process.returncode for path, process in walking.items()} == dict.fromkeys(blocks, 0), told
     assert '"state":"sent"' in told["README.md"]
@@ -93,11 +97,15 @@ def test_the_addresses_that_it_tells_answer(first_run: LocalRun) -> None:
     addresses = re.findall(r"http://127\.0\.0\.1:\S+", first_run.text)
 
     assert len(addresses) == 5
-    assert {httpx.get(address, follow_redirects=True).status_code for address in addresses} == {200}
+    assert {
+        httpx.get(address, follow_redirects=True, timeout=ANSWERED_WITHIN).status_code for address in addresses
+    } == {200}
     [session_id] = _sessions(first_run)
     assert any(address.endswith(f"/workflows/fasting-reminder%2F{session_id}") for address in addresses)
     [listed] = [address for address in addresses if "/workflows?query=" in address]
-    shown = httpx.get(listed.replace("/namespaces/", "/api/v1/namespaces/")).json()["executions"]
+    shown = httpx.get(listed.replace("/namespaces/", "/api/v1/namespaces/"), timeout=ANSWERED_WITHIN).json()[
+        "executions"
+    ]
     assert {each["type"]["name"] for each in shown} == {"FastingReminder", "MessageHandoff"}  # no housekeeping
 
 
@@ -106,14 +114,16 @@ def test_each_worker_serves_metrics_on_a_port_that_it_tells(first_run: LocalRun)
 
     assert told is not None
     assert told[1] == first_run.environment["METRICS_PORT"]
-    assert {httpx.get(f"http://127.0.0.1:{port}/metrics").status_code for port in told.groups()} == {200}
+    assert {
+        httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=ANSWERED_WITHIN).status_code for port in told.groups()
+    } == {200}
 
 
 def test_the_console_opens_with_the_code_that_it_tells_and_shows_the_demonstration(first_run: LocalRun) -> None:
     told = re.search(r"^  console +(http://\S+/console)  sign-in code (\S+)$", first_run.text, re.MULTILINE)
     assert told is not None
 
-    with httpx.Client(base_url=first_run.api_url, follow_redirects=True) as browser:
+    with httpx.Client(base_url=first_run.api_url, follow_redirects=True, timeout=ANSWERED_WITHIN) as browser:
         overview = browser.post("/console/sign-in", data={"code": told[2]})
         person = browser.get("/console/person", params={"user": "alice"})
         again = browser.post("/console/sign-in", data={"code": told[2]})
@@ -136,6 +146,7 @@ def test_a_token_is_all_that_cli_token_prints_and_the_api_accepts_it(first_run: 
     answer = httpx.get(
         f"{first_run.api_url}/v1/users/zo%C3%AB%20%E2%88%9E/device-tokens",
         headers={"Authorization": f"Bearer {printed.stdout.strip()}"},
+        timeout=ANSWERED_WITHIN,
     )
     assert (answer.status_code, answer.json()) == (200, {"items": [], "next_cursor": None})
 
@@ -146,14 +157,16 @@ def test_the_settings_of_the_run_are_private_and_hold_for_a_part_run_by_hand(fir
     assert settings["API_PORT"] == first_run.environment["API_PORT"]
 
     by_hand = f"set -a; . {place}/run.env; {sys.executable} cli.py migrate"
-    migrated = subprocess.run(["sh", "-c", by_hand], cwd=ROOT, capture_output=True, text=True, timeout=20, check=False)
+    migrated = subprocess.run(
+        ["sh", "-c", by_hand], cwd=ROOT, capture_output=True, text=True, timeout=20 * crowding(), check=False
+    )
 
     assert (migrated.returncode, migrated.stdout, migrated.stderr) == (0, "", "")
 
 
 def test_a_second_run_in_the_same_directory_is_refused_while_the_first_lives(first_run: LocalRun, place: Path) -> None:
     with local_run(environment(place), place / "refused") as second:
-        assert second.process.wait(timeout=40) == 1
+        assert second.process.wait(timeout=40 * crowding()) == 1
 
     assert second.text == (
         f"RUN_DIR {place} is in use by another run (process {first_run.process.pid}); "
@@ -165,7 +178,7 @@ def test_a_busy_port_is_reported_by_name_and_number_before_anything_starts(first
     settings = environment(tmp_path)
     with socket.create_server(("127.0.0.1", int(settings["SIMULATOR_PORT"]) + 2)) as busy:
         with local_run(settings, tmp_path / "output") as run:
-            assert run.process.wait(timeout=40) == 1
+            assert run.process.wait(timeout=40 * crowding()) == 1
 
         port = busy.getsockname()[1]
     assert run.text == f"Port {port} (SIMULATOR_PORT + 2) is in use; set SIMULATOR_PORT to another port.\n"
@@ -187,7 +200,7 @@ def test_ctrl_c_ends_all_and_the_next_run_continues_until_a_part_dies(first_run:
         second.wait_for("alice starts a fast")
         assert set(before) < set(_sessions(second))
         os.kill(second.parts["simulator"], signal.SIGKILL)
-        assert second.process.wait(timeout=40) == 1
+        assert second.process.wait(timeout=40 * crowding()) == 1
 
     told = second.text.partition("simulator ended unexpectedly, so everything stops. Its last lines:\n")[2]
     assert f"simulator | Provider simulator: http://127.0.0.1:{second.environment['SIMULATOR_PORT']}" in told

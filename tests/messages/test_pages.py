@@ -15,6 +15,7 @@ from temporalio.testing import TimeSkipper, TimeSkippingConfig
 from activities.handoff import PAGE
 from dispatch.relay import Relay
 from simulator import Simulator
+from tests.busy import soon
 from tests.conftest import NewDatabase
 from tests.housekeeping.sweeps import AGO, aged, change, sweep
 from tests.stack import Stack, StackPlace, eventually, make_app, make_stack, open_stack
@@ -82,7 +83,7 @@ async def test_a_handoff_that_is_cancelled_starts_no_page_again(stack: Stack, si
 
     await handoff(stack, message_id).cancel()
     with pytest.raises(WorkflowFailureError) as failed:
-        async with asyncio.timeout(15):
+        async with soon(15):
             await handoff(stack, message_id).result()
 
     assert isinstance(failed.value.cause, CancelledError)

@@ -10,12 +10,13 @@ import pytest
 from sqlalchemy import text
 
 from simulator import Simulator
+from tests.busy import in_time
 from tests.stack import UNLIMITED, Phone, Stack, User, android, eventually, iphone, make_app, make_stack, refuse_once
 from tests.talk import conversation_of, handed_off, posted, sync, tasks_of
 
 MESSAGES, READERS, FASTERS = 60, 10, 12
 MAX_PUSHES = 5  # to one phone, in a storm of some seconds
-ON_TIME = 2.0  # seconds, on a loaded machine
+ON_TIME = 2.0  # seconds
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ async def test_a_storm_collapses_before_it_becomes_sends_and_reminders_of_others
     for message_id in message_ids:
         await handed_off(stack, message_id)
 
-    assert lasted < 10
+    assert in_time(lasted, 10.0)
     pushes = await stack.rows("SELECT * FROM push_tasks WHERE conversation_id = :id", id=conversation_id)
     sent = Counter(task.installation_id for task in pushes if task.last_reason != "superseded" or task.attempt_count)
     assert len(pushes) == MESSAGES * READERS
@@ -63,7 +64,7 @@ async def test_a_storm_collapses_before_it_becomes_sends_and_reminders_of_others
     for fast in fasts:
         assert await stack.finished(fast) == "accepted"
         [task] = await stack.tasks(fast)
-        assert (task.accepted_at - task.due_at).total_seconds() < ON_TIME
+        assert in_time((task.accepted_at - task.due_at).total_seconds(), ON_TIME)
 
 
 async def test_a_second_message_is_pushed_at_once_and_replaces_the_first_without_a_sound(
@@ -82,7 +83,7 @@ async def test_a_second_message_is_pushed_at_once_and_replaces_the_first_without
         assert first.sounded_timestamp is not None
         assert second.sounded_timestamp is None
     for task in await tasks_of(stack, message_id):
-        assert (task.accepted_at - task.due_at).total_seconds() < ON_TIME
+        assert in_time((task.accepted_at - task.due_at).total_seconds(), ON_TIME)
 
 
 async def test_a_minute_after_its_last_sound_a_line_sounds_again_whether_or_not_it_was_read(

@@ -9,6 +9,7 @@ from functools import partial
 import httpx
 
 from db.engine import make_engine, make_sessions
+from tests.busy import ANSWERED_WITHIN
 from tests.killed.wire import Wire, wire
 from tests.servers import Part, free_port, part
 from tests.stack import Stack, StackPlace, temporal_client
@@ -48,7 +49,7 @@ async def running(place: StackPlace, **settings: str) -> AsyncIterator[Product]:
             async with (
                 part(environment, "-m", "api") as api,
                 part(environment, "worker.py") as worker,
-                httpx.AsyncClient(base_url=f"http://127.0.0.1:{api_port}", timeout=10) as http,
+                httpx.AsyncClient(base_url=f"http://127.0.0.1:{api_port}", timeout=ANSWERED_WITHIN) as http,
             ):
                 await api.answers(f"http://127.0.0.1:{api_port}/readyz")
                 await worker.says("worker ready")

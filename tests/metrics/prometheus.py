@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import yaml
 
+from tests.busy import ANSWERED_WITHIN, soon
 from tests.debian import program
 from tests.servers import ROOT, free_port
 
@@ -121,8 +122,8 @@ async def scraping(directory: Path, targets: dict[str, int]) -> AsyncIterator[Pr
             stderr=log,
         )
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as http:
-            async with asyncio.timeout(20):
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=ANSWERED_WITHIN) as http:
+            async with soon(20):
                 while not await _is_ready(http):
                     assert process.returncode is None, (directory / "log").read_text()
                     await asyncio.sleep(0.1)

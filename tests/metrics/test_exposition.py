@@ -20,6 +20,7 @@ from dispatch.client import metered_runtime
 from simulator import Simulator
 from telemetry.exposition import MetricsServer, expose
 from telemetry.metrics import Capped
+from tests.busy import ANSWERED_WITHIN
 from tests.servers import free_port, part
 
 
@@ -56,7 +57,7 @@ async def test_a_dead_exporter_of_the_sdk_takes_nothing_else_away() -> None:
 async def test_a_scrape_does_not_hold_the_event_loop_up() -> None:
     server = MetricsServer("127.0.0.1", 0, expose(CollectorRegistry(), [Slow()], None).text)
     turns = 0
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as http:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=ANSWERED_WITHIN) as http:
         scrape = asyncio.create_task(http.get("/metrics"))
         while not scrape.done():
             await asyncio.sleep(0.005)
@@ -100,7 +101,7 @@ async def test_a_scrape_that_fails_is_one_event(capfd: pytest.CaptureFixture[str
 
     server = MetricsServer("127.0.0.1", 0, text)
     with capture_logs() as logged:
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(timeout=ANSWERED_WITHIN) as http:
             with pytest.raises(httpx.RemoteProtocolError):
                 await http.get(f"http://127.0.0.1:{server.port}/metrics")
         await asyncio.to_thread(threads[0].join, 20)

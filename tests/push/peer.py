@@ -13,6 +13,8 @@ from h2.events import DataReceived, PingReceived, RequestReceived, StreamEnded
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame
 
+from tests.busy import soon
+
 
 @dataclass(slots=True, eq=False)
 class Request:
@@ -138,7 +140,7 @@ class Peer:
 
     async def received(self, count: int) -> list[Request]:
         """Wait until so many requests came."""
-        async with asyncio.timeout(5):
+        async with soon(5):
             while len(self.requests) < count:
                 self.arrived.clear()
                 await self.arrived.wait()

@@ -18,6 +18,7 @@ from push.fcm.sender import FcmAccount
 from push.registry import Account, Accounts, Key, Rotation, UnusableFile
 from push.sender import Accepted, Unavailable
 from simulator import Simulator
+from tests.busy import soon
 from tests.credential_files import SERVICE_ACCOUNTS, spoil
 from tests.push.conftest import APNS_TOKEN, apns_account, fcm_account, make_push, outcome
 
@@ -121,7 +122,7 @@ async def test_the_old_sender_finishes_its_calls_and_is_closed(
     await outcome(before, make_push(APNS_TOKEN))
     sim.faults.add(fault="slow", provider="apns", delay=0.3)
     in_flight = asyncio.create_task(outcome(before, make_push(APNS_TOKEN)))
-    async with asyncio.timeout(5):
+    async with soon(5):
         while len(sim.requests) < 2:
             await asyncio.sleep(0.01)
 
@@ -263,7 +264,7 @@ async def test_it_follows_by_itself(rotation: Rotation, settings: Settings) -> N
     following = asyncio.create_task(rotation.follow())
 
     settings.key_file.write_text(new_key())
-    async with asyncio.timeout(5):
+    async with soon(5):
         while rotation.apps.sender(*APNS) is before:
             await asyncio.sleep(0.01)
 

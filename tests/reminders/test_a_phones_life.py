@@ -7,12 +7,13 @@ import httpx
 import pytest
 
 from simulator import Simulator
+from tests.busy import ANSWERED_WITHIN
 from tests.stack import Phone, Stack, User, android, eventually, iphone
 
 
 async def does(simulator: Simulator, phone: Phone, what: str) -> dict[str, str]:
     """Let a phone do something."""
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=ANSWERED_WITHIN) as client:
         answer = await client.post(f"{simulator.url}/phones/{phone.token}/{what}")
     assert answer.status_code == 200, answer.text
     told: dict[str, str] = answer.json()
@@ -22,7 +23,7 @@ async def does(simulator: Simulator, phone: Phone, what: str) -> dict[str, str]:
 async def declare(simulator: Simulator, phone: Phone, permission: str = "granted") -> None:
     """Let the simulator know a phone before its first push."""
     form = {"provider": phone.provider, "permission": permission}
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=ANSWERED_WITHIN) as client:
         assert (await client.put(f"{simulator.url}/phones/{phone.token}", json=form)).status_code == 200
 
 

@@ -21,12 +21,13 @@ from push.limiter.settings import Timings
 from push.sender import Unavailable
 from sending.retry import BACK_OFFS
 from simulator import Simulator
+from tests.busy import crowding, in_time
 from tests.routes.worker_harness import WorkerHarness, due_now, states, worker_harness
 from tests.stack import Phone, Stack, User, android, eventually, iphone
 
 DUE_IN = 2.5  # seconds
-LATE = 2.0  # seconds, on a loaded machine; 1 on an idle one
-SCALE = 20  # times as fast as in life
+LATE = 2.0  # seconds
+FASTER = 20  # times as in life, at most
 
 
 async def test_iphones_behind_fcm_without_an_apns_key_delay_no_android_and_are_told_of_once(
@@ -47,7 +48,7 @@ async def test_iphones_behind_fcm_without_an_apns_key_delay_no_android_and_are_t
             ]
             tasks = await _tasks(without_worker, refused)
 
-    assert await _lateness(without_worker, androids) < LATE
+    assert in_time(await _lateness(without_worker, androids), LATE)
     assert limiter["state"] == "closed"
     assert {(task.state, task.last_reason) for task in tasks} == {("pending", "THIRD_PARTY_AUTH_ERROR")}
     assert await _active(without_worker, refused) == 6
@@ -71,8 +72,8 @@ async def test_one_invalid_provider_token_among_good_answers_delays_that_push_al
         ]
 
     assert limiter["state"] == "closed"
-    assert await _lateness(without_worker, [*iphones[:7], *iphones[8:]]) < LATE
-    assert await _lateness(without_worker, iphones[7:8]) < 2 * LATE + 2  # after 1 to 2 seconds
+    assert in_time(await _lateness(without_worker, [*iphones[:7], *iphones[8:]]), LATE)
+    assert in_time(await _lateness(without_worker, iphones[7:8]), 2 * LATE + 2)  # after 1 to 2 seconds
     assert [task.attempt_count for task in await _tasks(without_worker, iphones[7:8])] == [2]
 
 
@@ -92,7 +93,7 @@ async def test_25_invented_tokens_of_one_user_stop_nobody_and_support_sees_whose
         await eventually(lambda: _refused(without_worker, mallory))
         listed = (await support.call("GET", "/v1/support/gates")).json()
 
-    assert await _lateness(without_worker, others) < LATE
+    assert in_time(await _lateness(without_worker, others), LATE)
     assert not await without_worker.rows("SELECT 1 FROM brakes")
     assert await _active(without_worker, invented) == len(await _registered(without_worker, invented)) >= 20
     [route] = [each for each in listed["items"] if (each["provider"], each["environment"]) == ("apns", "production")]
@@ -107,38 +108,38 @@ async def test_25_invented_tokens_of_one_user_stop_nobody_and_support_sees_whose
 async def test_after_35_seconds_of_outage_no_reminder_of_60_seconds_dies(
     without_worker: Stack, simulator: Simulator
 ) -> None:
-    """As in life, but twenty times as fast."""
+    """As in life, but twenty times as fast, or as many as leave a busy machine the time that it needs."""
+    scale = FASTER / crowding()
     simulator.faults.add(provider="apns", fault="answer", status=503, reason="ServiceUnavailable")
     all_due = await due_now(without_worker, [iphone() for _ in range(6)])
-    async with without_worker.sessions.begin() as db:
-        await db.execute(
-            text("UPDATE push_tasks SET expires_at = now() + :life WHERE task_id = ANY(:ids)"),
-            {"life": timedelta(seconds=60 / SCALE), "ids": [due.task_id for due in all_due]},
-        )
-
-    async with worker_harness(without_worker, timings=_hasty(), back_offs=_hasty_back_offs()) as worker:
+    async with worker_harness(without_worker, timings=_hasty(scale), back_offs=_hasty_back_offs(scale)) as worker:
+        async with without_worker.sessions.begin() as db:
+            await db.execute(
+                text("UPDATE push_tasks SET expires_at = now() + :life WHERE task_id = ANY(:ids)"),
+                {"life": timedelta(seconds=60 / scale), "ids": [due.task_id for due in all_due]},
+            )
         sends = asyncio.gather(*map(worker.send, all_due))
-        await asyncio.sleep(35 / SCALE)
+        await asyncio.sleep(35 / scale)
         simulator.faults.clear()
         await sends
 
     assert await states(without_worker, all_due) == {(TaskState.ACCEPTED, None): 6}
 
 
-def _hasty() -> Timings:
+def _hasty(scale: float) -> Timings:
     rests = {
-        Cause.OUTAGE: Rest(first=2 / SCALE, longest=30 / SCALE),
-        Cause.THROTTLED: Rest(first=30 / SCALE, longest=300 / SCALE),
-        Cause.MISCONFIGURED: Rest(first=30 / SCALE, longest=300 / SCALE),
+        Cause.OUTAGE: Rest(first=2 / scale, longest=30 / scale),
+        Cause.THROTTLED: Rest(first=30 / scale, longest=300 / scale),
+        Cause.MISCONFIGURED: Rest(first=30 / scale, longest=300 / scale),
     }
-    pauses = {"check_again": 2 / SCALE, "shortest_pause": 5 / SCALE, "longest_pause": 45 / SCALE}
-    return Timings(rests=rests, ramp=60 / SCALE, looks=20.0 * SCALE, **pauses)
+    pauses = {"check_again": 2 / scale, "shortest_pause": 5 / scale, "longest_pause": 45 / scale}
+    return Timings(rests=rests, ramp=60 / scale, looks=20.0 * scale, **pauses)
 
 
-def _hasty_back_offs() -> dict[Any, BackOff]:
+def _hasty_back_offs(scale: float) -> dict[Any, BackOff]:
     """Give those of life, but that a push whose own call failed is back within ten seconds: to test the limiter."""
-    hasty = {kind: BackOff(each.first / SCALE, each.longest / SCALE) for kind, each in BACK_OFFS.items()}
-    return hasty | {Unavailable: BackOff(BACK_OFFS[Unavailable].first / SCALE, timedelta(seconds=10 / SCALE))}
+    hasty = {kind: BackOff(each.first / scale, each.longest / scale) for kind, each in BACK_OFFS.items()}
+    return hasty | {Unavailable: BackOff(BACK_OFFS[Unavailable].first / scale, timedelta(seconds=10 / scale))}
 
 
 @asynccontextmanager

@@ -22,6 +22,7 @@ from simulator.http.exchange import SimulatedEnvironment as Space
 from simulator.http.exchange import SimulatedProvider as Peer
 from simulator.phones import PhoneState
 from simulator.settings import Behaviour
+from tests.busy import soon
 from tests.routes.worker_harness import (
     WorkerHarness,
     active_tokens,
@@ -229,7 +230,7 @@ async def test_3000_refusals_on_one_connection_disturb_no_push_beside_them_where
                 make(apple, phone)
             apple.requests.clear()
             beside = [each for n, due in enumerate(good) for each in (*refused[30 * n : 30 * (n + 1)], due)]
-            async with asyncio.timeout(45):
+            async with soon(45):
                 sent = await worker.send_all(beside)
 
     assert Counter((each.state, each.reason) for each in sent) == {

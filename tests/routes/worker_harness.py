@@ -10,6 +10,7 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
@@ -48,6 +49,7 @@ BRISK_BACK_OFFS = dict.fromkeys(BACK_OFFS, QUICK) | {Reserved: BACK_OFFS[Reserve
 USUAL = Threshold()
 NO_MORE: Mapping[str, str] = {}
 _LIFE = 30  # minutes until the reminders expire
+_SHARE_A_FAST = 250
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class WorkerHarness:
                 return await self.send_once(due, attempt)
             except ApplicationError as error:
                 await asyncio.sleep((error.next_retry_delay or timedelta(days=1)).total_seconds())
+            except (TimeoutError, DBAPIError):  # the database has too much to do; unexpected, so Temporal tries again
+                await asyncio.sleep(1)
 
     async def send_once(self, due: "Due", attempt: int = 1) -> SentPush:
         """Run one attempt of the activity; raises ApplicationError where another is to follow."""
@@ -155,8 +159,12 @@ async def due_now(
 ) -> list[Due]:
     """Make a reminder that is due at this moment on these phones; gives its planned sends.
 
-    Each phone is another user's, or all are those of one, by this id. The users share a fast, so thousands cost little.
+    Each phone is another user's, or all are those of one, by this id. Some hundred users share a fast: thousands cost
+    little, and no statement more than the database's connections have patience for.
     """
+    if of_one is None and len(phones) > _SHARE_A_FAST:
+        shares = [phones[first : first + _SHARE_A_FAST] for first in range(0, len(phones), _SHARE_A_FAST)]
+        return [due for share in shares for due in await due_now(stack, share, environment=environment)]
     user_id, session_id = of_one or f"user-{uuid4()}", uuid4()
     async with stack.sessions.begin() as db:
         values = {"user_id": user_id, "session_id": session_id, "environment": environment, "life": _LIFE}

@@ -15,6 +15,7 @@ from h2.settings import SettingCodes
 from hyperframe.frame import Frame, GoAwayFrame
 
 from simulator import Simulator
+from tests.busy import soon
 from tests.simulator.tokens import provider_token, trusting
 
 TOKEN = "a" * 64
@@ -122,9 +123,9 @@ class RawHttp2(asyncio.Protocol):
         """Send one push and wait for its answer."""
         return await self.heard(self.send(headers, body, token=token))
 
-    async def until(self, is_true: Callable[[], bool], within: float = 5.0) -> None:
+    async def until(self, is_true: Callable[[], bool], within: float = 20.0) -> None:
         """Wait until something heard makes it true."""
-        async with asyncio.timeout(within):
+        async with soon(within):
             while not is_true():
                 self._news.clear()
                 await self._news.wait()

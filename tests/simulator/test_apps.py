@@ -8,6 +8,7 @@ import pytest
 
 from simulator import DEMO, App, Ports, Simulator, apps_named
 from simulator.settings import ProcessSettings
+from tests.busy import ANSWERED_WITHIN
 from tests.simulator.raw_http2 import TOKEN, RawHttp2
 from tests.simulator.test_fcm import TOKEN as FCM_TOKEN
 from tests.simulator.test_fcm import message
@@ -31,7 +32,7 @@ async def sim(_of_three: Simulator) -> Simulator:
 
 
 async def test_each_app_has_its_own_settings(sim: Simulator) -> None:
-    async with httpx.AsyncClient(base_url=sim.url) as admin:
+    async with httpx.AsyncClient(base_url=sim.url, timeout=ANSWERED_WITHIN) as admin:
         listed = (await admin.get("/apps")).json()
 
     tea = sim.environments["tea"]
@@ -69,7 +70,7 @@ async def test_a_phone_belongs_to_the_topic_that_it_registered_with(raw: RawHttp
 
 
 async def test_a_declared_phone_belongs_to_its_app_before_its_first_push(sim: Simulator, raw: RawHttp2) -> None:
-    async with httpx.AsyncClient(base_url=sim.url) as admin:
+    async with httpx.AsyncClient(base_url=sim.url, timeout=ANSWERED_WITHIN) as admin:
         await admin.put(f"/phones/{TOKEN}", json={"provider": "apns", "app": SISTER.topic})
 
     assert (await raw.push()).body == {"reason": "DeviceTokenNotForTopic"}

@@ -122,12 +122,11 @@ async def test_a_port_shakes_hands_and_never_greets(sim: Simulator) -> None:
 
 
 async def test_trouble_may_begin_later(sim: Simulator, raw: RawHttp2) -> None:
-    sim.faults.add(provider="apns", fault="empty_body", after_seconds=0.1, for_seconds=0.1)
-    sim.faults.add(provider="fcm", fault="refuse_connections", after_seconds=0.1, for_seconds=0.1)
-
-    statuses = [(await raw.push()).status]
-    was_open = [sim.is_open]
-    for _ in range(2):
+    statuses, was_open = [], []
+    for begins, lasts in ((3600, 3600), (0.05, 3600), (0.05, 0.05)):  # it has not begun, it goes on, it is over
+        sim.faults.clear()
+        sim.faults.add(provider="apns", fault="empty_body", after_seconds=begins, for_seconds=lasts)
+        sim.faults.add(provider="fcm", fault="refuse_connections", after_seconds=begins, for_seconds=lasts)
         await asyncio.sleep(0.12)
         statuses.append((await raw.push()).status)
         was_open.append(sim.is_open)

@@ -170,6 +170,7 @@ async def test_a_provider_may_learn_later_of_a_rotation(phone: Phone) -> None:
     rotated = (await phone.does("rotate", after_seconds=0.4)).json()
 
     meanwhile = [await phone.push("two")]
+    first_at = time.time()
     dies_at = datetime.fromisoformat(rotated["former_token_dies_at"]).timestamp()
     while meanwhile[-1] == (200, None):
         meanwhile.append(await phone.push("three"))
@@ -177,7 +178,7 @@ async def test_a_provider_may_learn_later_of_a_rotation(phone: Phone) -> None:
 
     assert meanwhile[-1] in UNREGISTERED
     assert told_at >= dies_at
-    assert meanwhile[0] == (200, None)
+    assert meanwhile[0] == (200, None) or first_at >= dies_at  # a busy machine asks too late
     phone.token = rotated["token"]
     assert (await phone.titles())[-1] == "one"
 

@@ -13,6 +13,7 @@ import pytest
 
 from simulator import Ports, Simulator
 from simulator.settings import ProcessSettings, provider_environment
+from tests.busy import ANSWERED_WITHIN
 
 
 def test_the_environment_is_known_before_anything_runs(tmp_path: Path) -> None:
@@ -86,7 +87,7 @@ async def test_it_runs_as_a_process_until_it_is_told_to_stop(tmp_path: Path) -> 
     )
     assert process.stdout is not None
     url = (await process.stdout.readline()).decode().split()[-1]
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=ANSWERED_WITHIN) as client:
         health = await client.get(f"{url}/healthz")
     process.send_signal(signal.SIGTERM)
 

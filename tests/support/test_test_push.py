@@ -22,6 +22,7 @@ from domain.push import Environment, Provider
 from operations import diagnostic_push as test_pushes
 from operations.diagnostic_push import MAX_PER_MINUTE, TestPushRequest
 from simulator import Simulator
+from tests.busy import soon
 from tests.stack import Stack, User, android, eventually, iphone, refuse_once
 from tests.support.timelines import events_of, of, says, timeline
 from tests.talk import sync
@@ -133,7 +134,7 @@ async def test_its_fate_is_reported_as_it_happens(stack: Stack, simulator: Simul
 
     headers = carol.headers | {"Accept": "text/event-stream"}
     path, told_of = f"{FATES}/{planned['test_push_id']}", list[dict[str, Any]]()
-    async with asyncio.timeout(20), stack.http.stream("GET", path, headers=headers) as response:
+    async with soon(20), stack.http.stream("GET", path, headers=headers) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
         async for line in response.aiter_lines():
             if line.startswith("data: "):

@@ -8,6 +8,7 @@ import pytest
 
 from db.engine import make_engine, make_sessions
 from simulator import Simulator
+from tests.busy import ANSWERED_WITHIN
 from tests.servers import Part, free_port, part
 from tests.stack import Stack, StackPlace, temporal_client
 from tests.telemetry.collector import Collector, collecting
@@ -44,7 +45,7 @@ async def traced(
     engine = make_engine(place.database_url)
     async with (
         part(place.environment(API_PORT=str(port), ARM_WINDOW="0", **collector.environment), "-m", "api") as api,
-        httpx.AsyncClient(base_url=url, timeout=10) as http,
+        httpx.AsyncClient(base_url=url, timeout=ANSWERED_WITHIN) as http,
     ):
         await api.answers(f"{url}/readyz")
         stack = Stack(place, http, make_sessions(engine), await temporal_client(place))

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from simulator import Simulator
+from tests.busy import ANSWERED_WITHIN
 from tests.servers import Part, free_port, part
 from tests.stack import SECRET, android, eventually, iphone, refuse_once
 from tests.support.dead import dead_task, redrive, redriven
@@ -87,7 +88,10 @@ async def test_what_another_process_dispatches_stays_in_the_requests_trace(trace
     await bob.register(phone)
     conversation_id, message_id, port = await conversation_of(alice, bob), uuid4(), free_port()
     nowhere = traced.environment() | {"API_PORT": str(port), "TEMPORAL_ADDRESS": f"127.0.0.1:{free_port()}"}
-    async with part(nowhere, "-m", "api") as api, httpx.AsyncClient(headers=alice.headers) as http:
+    async with (
+        part(nowhere, "-m", "api") as api,
+        httpx.AsyncClient(headers=alice.headers, timeout=ANSWERED_WITHIN) as http,
+    ):
         await api.answers(f"http://127.0.0.1:{port}/readyz")
         path = f"/v1/conversations/{conversation_id}/messages/{message_id}"
         answer = await http.put(f"http://127.0.0.1:{port}{path}", json={"body": "Hello"})

@@ -19,6 +19,7 @@ from push.http2.pool import Pool
 from push.http2.proxy import DIRECT, MAX_ADDRESSES, HostAddress, Proxies, Proxy, first, resolved
 from push.sender import Accepted, Sender
 from simulator import Simulator
+from tests.busy import in_time
 from tests.push.conftest import APNS_TOKEN, FCM_TOKEN, PATIENT, apns_account, fcm_account, make_push, outcome
 from tests.push.connect_proxy import proxying
 from tests.push.peer import Peer, PeerConnection
@@ -121,7 +122,7 @@ async def test_a_first_address_that_does_not_answer_is_passed_over(
             took = time.monotonic() - began
 
     assert isinstance(answer, Accepted)
-    assert took < FIRST_PUSH_WITHIN
+    assert in_time(took, FIRST_PUSH_WITHIN)
     assert sim.access_tokens_requested - tokens == (provider == "fcm")
 
 
@@ -140,7 +141,7 @@ async def test_a_proxys_first_address_that_does_not_answer_is_passed_over(
                 took = time.monotonic() - began
 
     assert isinstance(answer, Accepted)
-    assert took < FIRST_PUSH_WITHIN
+    assert in_time(took, FIRST_PUSH_WITHIN)
     assert all(target.startswith("localhost:") for target in proxy.targets), "the proxy resolves the name itself"
 
 

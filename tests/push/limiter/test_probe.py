@@ -34,6 +34,7 @@ from push.sender import (
     Unregistered,
     Unsendable,
 )
+from tests.busy import soon
 
 ROUTE = Route(Provider.FCM, None, Environment.PRODUCTION)
 WRONG = Misconfigured("wrong_key")
@@ -270,7 +271,7 @@ async def test_who_comes_while_a_newcomer_probes_waits_for_the_answer_and_is_let
     scene.rest()
     answered = asyncio.Event()
 
-    async with asyncio.timeout(5):
+    async with soon(5):
         probe = asyncio.create_task(scene.comes(uuid4(), "honest", Accepted("id"), after=answered))
         while not scene.limiter.report().in_flight:
             await asyncio.sleep(0)
@@ -289,7 +290,7 @@ async def test_who_waits_for_a_probe_is_sent_away_when_it_fails() -> None:
     scene.rest()
     answered = asyncio.Event()
 
-    async with asyncio.timeout(5):
+    async with soon(5):
         probe = asyncio.create_task(scene.comes(uuid4(), "honest", WRONG, after=answered))
         while not scene.limiter.report().in_flight:
             await asyncio.sleep(0)
@@ -316,7 +317,7 @@ async def test_who_waits_for_a_probe_probes_at_once_where_it_decides_nothing(
     scene.rest()
     answered = asyncio.Event()
 
-    async with asyncio.timeout(5):
+    async with soon(5):
         probe = asyncio.create_task(scene.comes(uuid4(), "mallory", undecided, after=answered))
         while not scene.limiter.report().in_flight:
             await asyncio.sleep(0)
@@ -345,7 +346,7 @@ async def test_a_push_that_gives_up_at_the_moment_when_it_was_to_probe_leaves_th
     await probe.__aexit__(None, None, None)  # without a call; the first of them is admitted
     tasks[0].cancel()
 
-    async with asyncio.timeout(5):
+    async with soon(5):
         assert await tasks[1] is waits[1]
     await waits[1].__aexit__(None, None, None)
     assert await scene.comes(uuid4(), "last", Accepted("id")) == "called"

@@ -112,9 +112,10 @@ asyncio.run(main())`;
   }
 }
 
-/** Wait until a check holds; fails after `limit` milliseconds, more where more than four processes wait for each core. */
+/** Wait until a check holds; fails after `limit` milliseconds, up to three times as many where more wait for each core. */
 export async function until(check: () => boolean | Promise<boolean>, limit = 20_000): Promise<void> {
-  const deadline = Date.now() + limit * Math.max(1, (loadavg()[0] ?? 0) / availableParallelism() / 4);
+  const crowding = Math.min(3, Math.max(1, (loadavg()[0] ?? 0) / availableParallelism()));
+  const deadline = Date.now() + limit * crowding;
   while (!(await check())) {
     if (Date.now() > deadline) {
       throw new Error(`not within ${limit} ms: ${check}`);

@@ -1,0 +1,36 @@
+"""How busy the machine is: what bounds on time in tests are multiplied by.
+
+A bound holds for a machine that has little else to do. Where several wait for each core everything takes as many times
+longer, and nothing in it is the product's doing.
+"""
+
+import asyncio
+import os
+import time
+
+ANSWERED_WITHIN = 40.0  # seconds; the API itself says after 30 that it is busy
+_MOST = 3.0  # who needs more than this is in trouble of another kind
+_WORK = 0.02  # seconds on a processor, of a sample
+
+
+def crowding() -> float:
+    """Say how many waited for each core during the last minute; 1 at least, and 3 at most."""
+    return min(max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)), _MOST)
+
+
+def soon(seconds: float) -> asyncio.Timeout:
+    """Bound a block to so many seconds, or to as many as those take on a machine as busy as this."""
+    return asyncio.timeout(seconds * crowding())
+
+
+def in_time(took: float, seconds: float) -> bool:
+    """Tell whether something took less than so many seconds, or than those take on a machine as busy as this."""
+    return took < seconds or took < seconds * max(crowding(), _stretch())
+
+
+def _stretch() -> float:
+    """Say how many times longer work takes at this moment than it is on a processor."""
+    began, worked = time.monotonic(), time.thread_time()
+    while time.thread_time() - worked < _WORK:
+        pass
+    return min((time.monotonic() - began) / _WORK, _MOST)
