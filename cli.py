@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import NoReturn
 
-from commands import api_keys, dead, doctor, gates, presentation, timeline, webhooks
+from commands import backends, doctor, presentation, support
 from commands import diagnostic_push as test_push
 from commands import sign_in as console
 from commands.context import migrate_named, read_settings, release, run_directory
@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     version = commands.add_parser("version", help="print the release of this code", description=_version.__doc__)
     version.set_defaults(command=_version)
 
-    for each in (api_keys, dead, gates, timeline, test_push, webhooks, console, doctor, presentation):
+    for each in (backends, support, test_push, console, doctor, presentation):
         each.add_parsers(commands)
     return parser
 

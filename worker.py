@@ -32,12 +32,12 @@ from dispatch.relay import Relay
 from dispatch.schedules import keep_registered
 from dispatch.starts import follow_elsewhere
 from dispatch.sweeper import Sweeper
+from domain.events import MAX_WEBHOOKS
 from domain.housekeeping import DEFAULT_KEEP, Keep
 from domain.mass_failure import Threshold
 from domain.naming import VERSION, WEBHOOK_QUEUE, WORKFLOW_QUEUE, push_queue
 from domain.presentation import Presentations
 from domain.push import Provider
-from domain.webhooks import MAX_WEBHOOKS
 from fleet.due_load import DueLoad
 from fleet.heartbeat import Heartbeat, this_process
 from fleet.interceptors import FreeingRunner, IdsInLogs, NamelessFailures
@@ -61,11 +61,10 @@ from settings.presentations import PresentationFiles
 from telemetry import metrics, tracing
 from telemetry.certificates import CertificateExpiry
 from telemetry.exposition import MetricsServer, expose
-from workflows.diagnostic_push import DiagnosticPush
 from workflows.fasting_reminder import FastingReminder
 from workflows.housekeeping import OrphanSweep, Retention
 from workflows.message_handoff import MessageHandoff, SendingPage
-from workflows.redrive import Redrive
+from workflows.redrive import DiagnosticPush, Redrive
 from workflows.webhook_follower import WebhookFollower
 
 GRACE = SEND_BUDGET + timedelta(seconds=5)  # at shutdown: longer than a send, so that none is cut off and made twice

@@ -19,13 +19,12 @@ from db import device_tokens, fasting_sessions, messages, orphans, outbox, prefe
 from db.engine import Sessions, may_be_ones_fault, present_instant, wait_briefly_for_locks
 from db.orphans import Mark, Stray, Window
 from db.retention import Purged
+from domain.fasts import LONGEST_USEFUL, FastingSession, message_id, upcoming
 from domain.housekeeping import AHEAD, UNTOUCHED, Keep, RetentionTarget, owning_workflow_ids
 from domain.kinds import RULES, Kind
 from domain.last_check import unwanted_everywhere
 from domain.naming import handoff_workflow_id, reminder_workflow_id
 from domain.preferences import Preferences
-from domain.reminders import LONGEST_USEFUL, message_id, upcoming
-from domain.sessions import FastingSession
 from operations import redrive as redrives
 
 PAGE = 50  # rows of a walk, and questions to Temporal, in one activity: few, so that it is short

@@ -18,12 +18,11 @@ from db.fasting_sessions import FastWithPhones
 from db.models.people import DeviceToken
 from db.unreadable import Unreadable
 from db.withheld_pushes import About, Whom
+from domain.fasts import FastingSession, Reminder, SessionStatus, message_id, reminders
 from domain.kinds import RULES, Kind
 from domain.last_check import unwanted, withheld
 from domain.preferences import Preferences
 from domain.push import PlannedSend, SentPush, TaskState
-from domain.reminders import Reminder, message_id, reminders
-from domain.sessions import FastingSession, SessionStatus
 
 _GATHERS = 0.2  # seconds: reminders to be armed within them share a transaction
 _HURRY = timedelta(seconds=1)  # a reminder that is due so soon waits for no other

@@ -23,8 +23,7 @@ from domain.kinds import RULES, Kind, Priority
 from domain.presentation import Presentations
 from domain.push import Environment, PlannedSend, Provider, SentPush, TaskState
 from fleet.due_load import DueLoad, DueWaits
-from fleet.holds import Hold, hold_for
-from fleet.takeover import Takeover
+from fleet.takeover import Hold, Takeover, hold_for
 from fleet.token_error_cutoff import TokenErrorCutoff
 from push.limiter.registry import RouteLimiters
 from push.limiter.route_limiter import Permit, RouteLimiter

@@ -15,7 +15,7 @@ from temporalio import activity
 from db import events, webhook_deliveries, webhooks
 from db.engine import Sessions
 from db.webhook_deliveries import Recorded
-from domain.webhooks import SUSPICIOUS, Attempted, Outgoing, Webhook
+from domain.events import SUSPICIOUS, Attempted, Outgoing, Webhook
 from webhooks.sender import AT_ONCE, WebhookSender
 
 FOLLOWS_FOR = timedelta(minutes=10)  # in one activity

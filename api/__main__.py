@@ -8,7 +8,7 @@ from uvicorn.config import STARTUP_FAILURE
 
 from api.app import create_app
 from api.http.connection import allow_connections, bind, connection_of
-from api.streams.open_streams import DEFAULT_STREAM_LIMITS, OpenStreamLimits
+from api.open_streams import DEFAULT_STREAM_LIMITS, OpenStreamLimits
 from dispatch.client import check_settings, leave, metered_runtime
 from settings import logs
 from settings.environment import ConfigError, auth_settings, limit_settings, service_settings, tracing_settings

@@ -20,39 +20,33 @@ from api import (
     events,
     fasting_sessions,
     operations,
-    preference_links,
     preferences,
-    push_tasks,
     stream,
     support,
     sync,
-    webhooks,
+    test_pushes,
 )
-from api.body_limit import BodyLimit
+from api.bounds import BodyLimit, RequestBounds
 from api.console.app import make_console
 from api.console.session import PATH as CONSOLE
 from api.console.session import ConsoleServices
 from api.dependencies import ReadinessCheck, Services
-from api.front_page import front_page
 from api.http import problems
-from api.http.api_keys import ApiKeys
-from api.http.auth import TokenCheck
-from api.http.bounds import RequestBounds
+from api.http.auth import ApiKeys, TokenCheck
+from api.http.browsers import SecurityHeaders
 from api.http.rates import Rate, Rates, RunningRequests
 from api.http.request_log import NO_TELEMETRY, RequestLog, RequestMetrics
-from api.http.security_headers import SecurityHeaders
+from api.open_streams import DEFAULT_STREAM_LIMITS, OpenStreamLimits, OpenStreams
+from api.operations import front_page
 from api.preference_page.app import make_preference_page
-from api.preference_page.session import PageServices
+from api.preference_page.session import PageServices, links_router
 from api.preference_page.view import PATH as PREFERENCES
-from api.row_queue import LOCK_TIMEOUT, Writes
-from api.shared_starts import SharedStarts
-from api.streams.open_streams import DEFAULT_STREAM_LIMITS, OpenStreamLimits, OpenStreams
+from api.writes import LOCK_TIMEOUT, SharedStarts, Writes
 from db.engine import make_engine, make_sessions
 from dispatch.client import UNMETERED, Metered, certificate_files, connect, watch
 from dispatch.relay import Relay
 from domain.naming import VERSION
-from domain.problems import MessageQuota, Quotas
-from domain.rate_limit import parse
+from domain.problems import MessageQuota, Quotas, read_rate
 from settings.apps_file import AppIds
 from settings.environment import DEFAULT_LIMITS, AuthSettings, LimitSettings, ServiceSettings
 from settings.presentations import PresentationFiles
@@ -95,7 +89,7 @@ def create_app(
             sessions=sessions,
             tokens=TokenCheck(auth, ApiKeys(sessions)),
             rates=rates,
-            sign_outs=Rate(parse(SIGN_OUTS)),
+            sign_outs=Rate(read_rate(SIGN_OUTS)),
             running=running,
             readiness=ReadinessCheck(sessions),
             writes=writes,
@@ -154,13 +148,23 @@ def create_app(
             conversations.user_router,
             sync.user_router,
             preferences.user_router,
-            preference_links.user_router,
-            push_tasks.user_router,
+            links_router,
+            sync.opened_router,
         ],
     )
     app.include_router(bulk.router)
-    for resource in (device_tokens, conversations, stream, events, webhooks, erasures, support, operations):
-        app.include_router(resource.router)
+    for router in (
+        device_tokens.router,
+        conversations.router,
+        stream.router,
+        events.router,
+        events.webhooks_router,
+        erasures.router,
+        support.router,
+        test_pushes.router,
+        operations.router,
+    ):
+        app.include_router(router)
     front = front_page(settings)
     app.add_route("/", lambda _: front, include_in_schema=False)
     _mount(app, CONSOLE, make_console(app.state))
@@ -176,6 +180,6 @@ def _mount(app: FastAPI, path: str, pages: FastAPI) -> None:
 def _quotas(granted: LimitSettings) -> Quotas:
     messages = None
     if granted.message_burst and granted.message_rate != "0":
-        rate = parse(granted.message_rate)
+        rate = read_rate(granted.message_rate)
         messages = MessageQuota(granted.message_burst, timedelta(seconds=rate.seconds) / rate.amount)
     return Quotas(granted.max_installations_per_user or None, granted.max_active_fasts_per_user or None, messages)

@@ -25,14 +25,14 @@ from api.fields import Body, UserId
 from api.http.batch_body import UNREAD_PASSES, BatchRoute, UnreadableItem, UnreadBody
 from api.http.problem_types import responses
 from api.http.problems import Detail, Problem, ServiceUnavailable, problem_of
-from api.row_queue import PATIENCE, Writes
+from api.writes import PATIENCE, Writes
 from db import device_token_imports
 from db.device_token_imports import DeviceRequest
 from db.device_tokens import Registration, locks_of
 from db.engine import is_contended, is_of_erased, may_be_ones_fault
 from db.outbox import OutboxEntry
+from domain.fasts import SessionStatus
 from domain.problems import DomainError, InvalidField
-from domain.sessions import SessionStatus
 from operations import fasts
 from operations.fasts import CarriedOut, Finish, Order
 from settings.apps_file import AppIds

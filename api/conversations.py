@@ -24,9 +24,9 @@ from api.fields import Body, Out, UserId
 from api.http.problem_types import responses
 from api.sync import MAX_SEQ
 from db import conversations, messages, outbox
+from domain.fasts import DERIVED
 from domain.messages import LARGEST_BODY, MAX_MEMBERS, MEMBERS_LISTED, Conversation, Message, check_repeat
 from domain.problems import NotFound
-from domain.reminders import DERIVED
 
 router = APIRouter(prefix="/v1/conversations", tags=["messages"])
 user_router = APIRouter(prefix="/conversations", tags=["messages"])
@@ -69,7 +69,7 @@ class ConversationList(BaseModel):
 
 
 def _not_derived(value: UUID) -> UUID:
-    """Refuse an id that a reminder could have. A reminder's id is derived from its fast (`domain/reminders.py`)."""
+    """Refuse an id that a reminder could have. A reminder's id is derived from its fast (`domain/fasts.py`)."""
     if value.version == DERIVED:
         raise ValueError("must not be a UUID of version 5; use version 4 or 7")
     return value

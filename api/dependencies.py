@@ -19,9 +19,8 @@ from api.http.auth import Caller, TokenCheck, is_user_id
 from api.http.problems import ActForUser, Detail, Forbidden, ServiceUnavailable, Unauthorized
 from api.http.rates import Rate, Rates, RunningRequests
 from api.http.request_log import route_template
-from api.row_queue import Writes
-from api.shared_starts import SharedStarts
-from api.streams.open_streams import OpenStreams
+from api.open_streams import OpenStreams
+from api.writes import SharedStarts, Writes
 from db import erasures
 from db.engine import Sessions
 from db.migrate import check_readiness

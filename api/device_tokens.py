@@ -13,7 +13,7 @@ from api.fields import Body, Ticket
 from api.http.problem_types import anonymous_responses, responses
 from api.http.problems import Detail
 from api.http.rates import address
-from api.row_queue import Writes
+from api.writes import Writes
 from db import device_tokens
 from db.device_tokens import Registration
 from db.models.people import DeviceToken
@@ -24,7 +24,7 @@ from domain import locales
 from domain.devices import Permission
 from domain.problems import InvalidField
 from domain.push import APP_ID, LONGEST_APP_ID, Environment, Provider
-from operations import revival as revivals
+from operations import redrive as redrives
 from push.payload_limit import is_usable
 from settings.apps_file import AppIds
 
@@ -170,7 +170,7 @@ async def store(
 ) -> DeviceToken:
     """Store a registration, and let the pushes go that the phone has missed; raises Conflict."""
     row = await device_tokens.register(db, user_id, installation_id, new, most=most)
-    await revivals.revive(db, row)
+    await redrives.revive(db, row)
     return row
 
 

@@ -12,16 +12,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from api.dependencies import AllServices, Database, Dispatch, Page, Paged, RowWrites, UserCaller, cut
 from api.fields import Body, Instant, Labels, Out, ReminderMinutes
 from api.http.problem_types import responses
-from api.row_queue import Writes
+from api.writes import Writes
 from db import fasting_sessions, preferences
 from db.engine import Sessions
 from db.outbox import OutboxEntry
 from db.views import standings as reminder_standings
 from db.views.standings import ReminderStanding
 from dispatch.relay import Relay
+from domain.fasts import FastingSession, ReminderState, SessionStatus
 from domain.problems import DomainError, NotFound
-from domain.reminders import ReminderState
-from domain.sessions import FastingSession, SessionStatus
 from operations import fasts
 from operations.fasts import CarriedOut, Change, Finish, Order, Start
 from telemetry import tracing

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 
 from api.http.auth import LONGEST_USER_ID
 from domain import preferences as time_zones
-from domain.sessions import LABEL_NAME, LONGEST_LABEL, MAX_LABELS, MAX_REMINDER_MINUTES, MAX_REMINDERS
+from domain.fasts import LABEL_NAME, LONGEST_LABEL, MAX_LABELS, MAX_REMINDER_MINUTES, MAX_REMINDERS
 
 _CONTROLS = {"Cc", "Cs", "Zl", "Zp"}  # Unicode's categories
 _DATE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]", re.ASCII)

@@ -13,13 +13,12 @@ from api.dependencies import Database, Dispatch, RowWrites, UserCaller
 from api.fields import Body, Out, ReminderMinutes, TimeZone
 from api.http.problem_types import responses
 from api.http.problems import Detail
-from api.row_queue import Writes
+from api.writes import Writes
 from db import fasting_sessions, preferences
 from db.outbox import OutboxEntry
 from dispatch.relay import Relay
-from domain.preferences import Preferences, Preview, QuietHours, QuietMode
+from domain.preferences import DEFAULT_REMINDER_MINUTES, Preferences, Preview, QuietHours, QuietMode
 from domain.problems import InvalidField
-from domain.sessions import DEFAULT_REMINDER_MINUTES
 
 user_router = APIRouter(prefix="/notification-preferences", tags=["preferences"])
 _ENTITY_TAG = re.compile(r'(W/)?"([^"]*)"')

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from api.dependencies import AllServices, UserCaller
 from api.http.connection import ConnectionState
 from api.http.problem_types import responses
-from api.streams.open_streams import OpenStreams, Stream
+from api.open_streams import OpenStreams, Stream
 from api.sync import MAX_SEQ, Arrived, ItemOut, arrive, item_out
 from db import presences
 from domain.messages import LogItem

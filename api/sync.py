@@ -1,26 +1,29 @@
-"""Sync: the caller's log after a cursor. The backend is the source of truth; a push only asks the app to read it."""
+"""Sync: the caller's log after a cursor, and which pushes were opened.
+
+The backend is the source of truth; a push only asks the app to read it.
+"""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import LARGEST_PAGE, AllServices, UserCaller
+from api.dependencies import LARGEST_PAGE, AllServices, RowWrites, UserCaller
 from api.fields import Out
 from api.http.problem_types import responses
 from api.http.problems import Detail
 from db import device_tokens as installations
-from db import log
+from db import log, push_tasks
 from db.messages import PageSize
 from domain.devices import InstallationStanding, check_may_sync
 from domain.kinds import Kind
 from domain.messages import LogItem
 from domain.presentation import Presentation
-from domain.problems import CursorTooOld, InvalidField
+from domain.problems import CursorTooOld, InvalidField, NotFound
 
 user_router = APIRouter(prefix="/sync", tags=["messages"])
 MAX_SEQ = 2**63 - 1
@@ -114,3 +117,18 @@ def item_out(item: LogItem, presentation: Presentation) -> ItemOut | None:
     if item.kind is None:
         return None
     return ItemOut.model_validate(replace(item, url=presentation.url(item.kind, item.conversation_id)))
+
+
+opened_router = APIRouter(prefix="/push-tasks", tags=["push tasks"])
+
+
+@opened_router.post("/{task_id}/opened", status_code=204, responses=responses("not-found", "being-erased"))
+async def mark_push_opened(task_id: UUID, caller: UserCaller, writes: RowWrites) -> Response:
+    """Record that the user tapped the notification. The first time counts."""
+
+    async def note(db: AsyncSession) -> bool:
+        return await push_tasks.mark_opened(db, caller.user_id, task_id)
+
+    if not await writes.run(note, f"push-task/{task_id}"):
+        raise NotFound("push task")
+    return Response(status_code=204)

@@ -14,7 +14,7 @@ from bench.progress import Progress, phase
 from bench.receiver import Receiver
 from bench.stack import Launch, Stack, running
 from bench.usage import Usage, watching
-from domain.reminders import ARM_LEAD
+from domain.fasts import ARM_LEAD
 
 _HISTORIES = 25  # fetched
 _TIMEOUT = 180.0  # seconds after the due instant

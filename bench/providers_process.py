@@ -19,8 +19,7 @@ from bench.providers_load import LoadLevel
 from bench.providers_target import Target, fcm_pushes
 from bench.receiver import SCRIPT, node
 from push.fcm import sender as fcm
-from simulator.credentials import certificate_files, provider_environment
-from simulator.settings import Ports
+from simulator.settings import Ports, certificate_files, provider_environment
 
 _PATH = "/v1/projects/fastbell-demo/messages:send"
 _HEADERS = {"authorization": f"Bearer ya29.{'x' * 200}", "content-type": "application/json"}

@@ -6,8 +6,7 @@ from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 
-from simulator.credentials import certificate_files
-from simulator.settings import Ports
+from simulator.settings import Ports, certificate_files
 
 SCRIPT = Path(__file__).with_name("providers_server.mjs")
 

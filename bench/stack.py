@@ -25,13 +25,21 @@ from bench.progress import Progress
 from bench.receiver import Receiver
 from db.engine import make_engine
 from db.migrate import migrate
-from demo.embedded import PostgresPart, temporal_command, temporal_environment
-from demo.parts import PATIENCE, STOP_PATIENCE, ProcessPart, Terminal, answering
+from demo.parts import (
+    PATIENCE,
+    STOP_PATIENCE,
+    PostgresPart,
+    ProcessPart,
+    Terminal,
+    answering,
+    temporal_command,
+    temporal_environment,
+)
 from dispatch.client import data_converter
 from domain.naming import WORKFLOW_QUEUE, push_queue
 from domain.push import Provider
 from settings.environment import AuthSettings, auth_settings
-from simulator.credentials import provider_environment
+from simulator.settings import provider_environment
 
 T = TypeVar("T")
 

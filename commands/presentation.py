@@ -9,8 +9,7 @@ from commands.context import print_table
 from domain.kinds import Kind
 from domain.locales import locale, plural_forms
 from domain.preferences import Preview
-from domain.presentation import Gap, Presentation
-from domain.wording import Content, worded
+from domain.presentation import Content, Gap, Presentation, worded
 from settings.environment import ConfigError
 from settings.presentations import presentation_in
 

@@ -17,8 +17,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from db.counting import once_committed
-from db.engine import among, hold_names
+from db.engine import among, hold_names, once_committed
 from db.models.people import DeviceToken, DeviceTokenEvent, SpentTicket
 from db.unreadable import addresses, route_of
 from domain.devices import InstallationStanding, Permission

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import fields
 from datetime import datetime
@@ -16,11 +16,12 @@ from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.orm import InstrumentedAttribute, Session
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from db.address import read_address, trusting
 from db.unreadable import read_json, read_odd_values
+from telemetry import metrics
 
 UNREACHABLE: tuple[type[Exception], ...] = (  # errors while PostgreSQL is away, or starting
     OperationalError,
@@ -62,6 +63,8 @@ _VANISHED = {  # our side of the keepalives: a vanished server is noticed within
 T = TypeVar("T")
 Sessions = async_sessionmaker[AsyncSession]
 async_url = read_address
+Rows = Sequence[Row[*tuple[Any, ...]]]
+_COUNTS = "counted once committed"  # the name in `Session.info`
 
 
 class ReadOnly(ConnectionError):
@@ -340,3 +343,38 @@ def _drop_what_is_lost(context: ExceptionContext) -> None:
 
 def _sqlstate(error: BaseException | None) -> str:
     return str(getattr(error, "sqlstate", None) or "")
+
+
+def once_committed(db: AsyncSession, count: Callable[[], None]) -> None:
+    """Call `count` right after this transaction commits."""
+    db.info.setdefault(_COUNTS, []).append(count)
+
+
+def count_settled(db: AsyncSession, counts: Mapping[Any, int]) -> None:
+    """Count push tasks that became final, by provider, kind, state and last reason."""
+    if counts:
+        once_committed(db, lambda: _count_settled(counts))
+
+
+def count_synced(provider: str, kind: str, delay: float) -> None:
+    """Count a push whose message was read this many seconds after acceptance (below 0: while the call lasted)."""
+    metrics.pushes_synced.labels(provider, kind).inc()
+    metrics.push_to_sync.labels(provider, kind).observe(max(delay, 0.0))
+
+
+def _count_settled(counts: Mapping[Any, int]) -> None:
+    for (provider, kind, state, reason), count in counts.items():
+        metrics.pushes_settled.labels(provider, kind, state, metrics.reason(reason)).inc(count)
+        if reason == "superseded":
+            metrics.pushes_collapsed.labels(provider, kind, "before_acceptance").inc(count)
+
+
+@event.listens_for(Session, "after_commit")
+def _committed(session: Session) -> None:
+    for count in session.info.pop(_COUNTS, ()):
+        count()
+
+
+@event.listens_for(Session, "after_rollback")
+def _rolled_back(session: Session) -> None:
+    session.info.pop(_COUNTS, None)

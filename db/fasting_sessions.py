@@ -17,9 +17,8 @@ from db import outbox, preferences
 from db.engine import among, columns_of, present_instant
 from db.models.people import DeviceToken, FastingSessionRow, PreferencesRow
 from db.unreadable import EARLIEST, LATEST, Unreadable, addresses, log_unreadable, word
+from domain.fasts import FastingSession, SessionStatus, needed_at, readable_labels, readable_minutes, rescheduled
 from domain.preferences import Preferences
-from domain.reminders import needed_at, rescheduled
-from domain.sessions import FastingSession, SessionStatus, readable_labels, readable_minutes
 
 OUTBOX_KIND = outbox.FAST
 

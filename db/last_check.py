@@ -21,6 +21,7 @@ from db.device_tokens import ActiveToken
 from db.engine import present_instant
 from db.models.pushes import PushTask
 from db.push_tasks import Task
+from domain.fasts import FastingSession
 from domain.kinds import RULES, Subject
 from domain.last_check import (
     AddressedDevice,
@@ -32,7 +33,6 @@ from domain.last_check import (
     useless,
 )
 from domain.preferences import Preferences
-from domain.sessions import FastingSession
 
 _UNSET = Preferences()
 

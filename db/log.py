@@ -11,8 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import push_tasks
-from db.counting import count_settled, count_synced, once_committed
-from db.engine import among
+from db.engine import among, count_settled, count_synced, once_committed
 from db.messages import ITEM_BYTES, PageSize
 from db.models.people import LogHead, LogItemRow, MessageRow, SyncPosition
 from db.models.pushes import PushTask

@@ -11,12 +11,11 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import push_attempts
-from db.counting import count_settled
-from db.engine import among, columns_of
+from db.engine import among, columns_of, count_settled
 from db.models.people import MessageRow
 from db.models.pushes import OutboxRow
+from domain.fasts import MAX_REMINDER_MINUTES
 from domain.kinds import Kind
-from domain.sessions import MAX_REMINDER_MINUTES
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db.engine import among, hold_names
 from db.models.people import DeviceToken, PreferencesRow
 from db.unreadable import log_unreadable, word
+from domain.fasts import readable_minutes
 from domain.preferences import Preferences, Preview, QuietHours, QuietMode, zone
 from domain.problems import InvalidField, Outdated
-from domain.sessions import readable_minutes
 
 _FIRST = {name: value for name, value in asdict(Preferences()).items() if name != "quiet_hours"}
 

@@ -8,8 +8,7 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.counting import once_committed
-from db.engine import among, columns_of
+from db.engine import among, columns_of, once_committed
 from db.models.pushes import PushAttempt
 from telemetry import metrics
 

@@ -10,8 +10,7 @@ from uuid import UUID, uuid5
 from sqlalchemy import Row, func, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.counting import Rows, count_settled, count_synced, once_committed
-from db.engine import among, columns_of
+from db.engine import Rows, among, columns_of, count_settled, count_synced, once_committed
 from db.models.pushes import PushTask
 from db.unreadable import known_or_none, readable, route_of, word
 from domain.kinds import Kind

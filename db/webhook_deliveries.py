@@ -11,11 +11,9 @@ from sqlalchemy import ColumnElement, func, insert, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import events, webhooks
-from db.counting import once_committed
-from db.engine import among, any_of_locked, columns_like, columns_of, present_instant
+from db.engine import among, any_of_locked, columns_like, columns_of, once_committed, present_instant
 from db.models.events import EventRow, WebhookDelivery, WebhookRow
-from domain.events import UserEvent
-from domain.webhooks import (
+from domain.events import (
     GONE,
     LOG_KEPT,
     MAX_PENDING,
@@ -24,6 +22,7 @@ from domain.webhooks import (
     Attempted,
     DeliveryState,
     Outgoing,
+    UserEvent,
     Webhook,
     again_after,
     delivery_id,

@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import events, outbox
 from db.engine import columns_like, hold_names, present_instant
 from db.models.events import EventFeed, WebhookDelivery, WebhookRow
+from domain.events import FORMER_KEPT, MAX_WEBHOOKS, OVERLAP, SUSPICIOUS, DeliveryState, Webhook, new_secret
 from domain.problems import Conflict, NotFound
-from domain.webhooks import FORMER_KEPT, MAX_WEBHOOKS, OVERLAP, SUSPICIOUS, DeliveryState, Webhook, new_secret
 
 OUTBOX_KIND = "webhook"
 _LOST_AFTER = text("statement_timestamp() - interval '5 minutes'")  # longer than a batch lasts

@@ -31,7 +31,7 @@ from settings.environment import (
 )
 from settings.presentations import PresentationFiles
 from simulator import Ports
-from simulator.credentials import provider_environment
+from simulator.settings import provider_environment
 
 
 @contextmanager

@@ -14,11 +14,9 @@ import httpx
 
 from commands.context import ROOT, actor, migrate_named, open_database
 from commands.sign_in import bearer_token, sign_in_code
-from demo.embedded import PostgresPart, temporal_command, temporal_environment
-from demo.parts import Parts, ProcessPart, Terminal, answering
+from demo.parts import Parts, PostgresPart, ProcessPart, Terminal, answering, temporal_command, temporal_environment
 from demo.settings import LocalSettings, metrics_ports, shared_environment, write_settings
-from demo.stage import Stage
-from demo.stories import demonstrate
+from demo.stories import Stage, demonstrate
 from domain.naming import reminder_workflow_id
 from settings.environment import auth_settings
 

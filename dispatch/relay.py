@@ -24,8 +24,7 @@ from db.engine import Sessions
 from db.fasting_sessions import Dispatched
 from db.unreadable import Unreadable
 from dispatch import starts
-from domain.reminders import arm_seconds, upcoming
-from domain.sessions import FastingSession
+from domain.fasts import FastingSession, arm_seconds, upcoming
 from operations import diagnostic_push as test_pushes
 from operations import redrive as redrives
 from telemetry import metrics, tracing

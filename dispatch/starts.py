@@ -14,6 +14,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from activities.handoff import HandoffState
 from activities.reminders import SessionState
 from activities.webhooks import FollowFeed
+from domain.fasts import FIRST_REV, SessionStatus
 from domain.kinds import RULES, Kind
 from domain.naming import (
     CONVERSATION_ID_ATTRIBUTE,
@@ -29,13 +30,11 @@ from domain.naming import (
     test_push_workflow_id,
     webhook_workflow_id,
 )
-from domain.sessions import FIRST_REV, SessionStatus
 from operations.diagnostic_push import TestPushState
 from operations.redrive import RedriveState
-from workflows.diagnostic_push import DiagnosticPush
 from workflows.fasting_reminder import FastingReminder
 from workflows.message_handoff import MessageHandoff
-from workflows.redrive import Redrive, about
+from workflows.redrive import DiagnosticPush, Redrive, about
 from workflows.status import ABOUT_HANDOFF, ABOUT_REDRIVE, ABOUT_REMINDERS, ABOUT_TEST_PUSH, ABOUT_WEBHOOK, found_by
 from workflows.webhook_follower import WebhookFollower
 

@@ -20,12 +20,12 @@ from activities.reminders import Moment, OpenReminder, ReminderOpening
 from db import device_tokens, fasting_sessions, orphans, preferences, webhooks, workers
 from db.engine import Sessions, present_instant
 from db.orphans import Mark, Unopened, Window
+from domain.fasts import LONGEST_USEFUL, message_id, reminders
 from domain.housekeeping import AHEAD, SWEEP, UNTOUCHED
 from domain.kinds import Kind
 from domain.last_check import unwanted_everywhere
 from domain.naming import reminder_workflow_id
 from domain.preferences import Preferences
-from domain.reminders import LONGEST_USEFUL, message_id, reminders
 
 _EVERY = 1.0  # seconds between looks at what is near
 _STANDS_BY = 5.0  # seconds between tries to take the lease

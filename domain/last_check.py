@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import assert_never
 
+from domain.fasts import FastingSession, SessionStatus
 from domain.kinds import RULES, Kind, Subject
 from domain.preferences import Preferences, QuietMode
 from domain.push import Route
-from domain.sessions import FastingSession, SessionStatus
 
 
 class CollapseGroupTurn(Enum):

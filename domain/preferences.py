@@ -8,8 +8,7 @@ from enum import StrEnum
 from functools import cache
 from zoneinfo import ZoneInfo, available_timezones
 
-from domain.sessions import DEFAULT_REMINDER_MINUTES
-
+DEFAULT_REMINDER_MINUTES = (30,)
 # What Android (GMT+02:00) and iOS (GMT+0200) give for a fixed offset, and what people write.
 _OFFSET = re.compile(r"(?:GMT|UTC|UT)?([+\u2212-])(\d{1,2})(?::?([0-5]\d))?", re.ASCII | re.IGNORECASE)
 _FIXED = re.compile(r"Etc/GMT([+-][1-9]\d?)")  # by IANA's sign: hours behind UTC

@@ -13,10 +13,12 @@ from typing import Any, TypeVar
 from unicodedata import category
 from urllib.parse import urlsplit
 
+from domain.fasts import LABEL_NAME
 from domain.kinds import Kind
 from domain.locales import LONGEST_LOCALE, conventions, fallbacks, language, locale
 from domain.preferences import Preview
 from domain.presentation import (
+    DIRECTIONS,
     Badge,
     Catalogue,
     DeliveryPriority,
@@ -27,9 +29,8 @@ from domain.presentation import (
     Presentation,
     Template,
     Texts,
+    is_seen,
 )
-from domain.sessions import LABEL_NAME
-from domain.wording import DIRECTIONS, is_seen
 
 LARGEST_FILE = 256 * 1024  # bytes
 MAX_LOCALES = 200

@@ -1,7 +1,11 @@
 """What can be wrong with a request, as exceptions that the API turns into problem+json; and quotas."""
 
+import re
 from dataclasses import dataclass
 from datetime import timedelta
+
+_FORM = re.compile(r"\s*(\d+)\s*(?:/|\s+per\s+)\s*(?:(\d+)\s*)?(second|minute|hour|day|month|year)s?\s*", re.IGNORECASE)
+_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400, "month": 2_592_000, "year": 31_104_000}
 
 
 class DomainError(Exception):
@@ -107,3 +111,20 @@ def too_many_messages(retry_after: timedelta) -> LimitReached:
     """Say that a message has to wait."""
     detail = "Too many messages in this conversation. Post this one again later."
     return LimitReached(detail, retry_after, code="too-many-messages")
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """A number of requests in a number of seconds."""
+
+    amount: int
+    seconds: int = 60
+
+
+def read_rate(text: str) -> RateLimit:
+    """Read `600/minute` or `10 per 5 minutes`; raises ValueError, also for zero."""
+    match = _FORM.fullmatch(text)
+    limit = match and RateLimit(int(match[1]), int(match[2] or 1) * _SECONDS[match[3].lower()])
+    if not limit or not limit.amount or not limit.seconds:
+        raise ValueError("not a rate")
+    return limit

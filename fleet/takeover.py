@@ -1,4 +1,6 @@
-"""Takes over the pushes that a lost worker held: those that are due, by the check and the call of every send.
+"""Which sends wait in this worker, and how it takes over those of a lost one, by the check and call of every send.
+
+The database learns what waits here, so that others take it over once it is due and this worker is lost.
 
 A worker shows life twice a second. It counts as lost when it has not done so while this one did several times: a slow
 database or a stalled event loop of this worker loses nobody, and a worker that is slow itself loses only what it has
@@ -10,8 +12,8 @@ have recorded it yet, or was calling, which is over with the lease of that attem
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,16 +21,20 @@ from uuid import UUID
 
 import structlog
 
-from db import holds as held
-from db import workers
+from db import holds, workers
 from db.engine import Sessions
 from domain.kinds import RULES, Kind, Priority
 from domain.push import PlannedSend, Provider
-from fleet.holds import Hold, Holds
 from sending.precheck import ATTEMPT_LEASE
 from telemetry import metrics
 
+_GATHERS = 0.2  # seconds between statements, so that many pushes join one
+_PROMPT = 0.2  # seconds; a push that is due and claimed within them is never recorded
+_ROUNDING = 0.01  # seconds, by which a timer may fire early
+_MAX_AT_ONCE = 1_000
+_RESTS = 1.0  # seconds after trouble
 _TIMEOUT = 4.0  # seconds for one statement
+log = structlog.get_logger()
 _BETWEEN = 0.1  # seconds between batches, in which the other workers take theirs
 _SPARES = 10  # times as long as a look took passes before the next, to spare the database
 _MAX_TAKEN = 5_000  # of one priority, in this worker at a time
@@ -38,10 +44,85 @@ _KINDS = tuple(
     for are_reminders in (True, False)
 )
 
+
+@dataclass(slots=True, eq=False)
+class Hold:
+    """One send that waits for its due instant, its limiter or a stream."""
+
+    task_id: UUID
+    ends_at: float  # by the monotonic clock; afterwards Temporal has given the send to another worker
+    due_at: float = 0.0  # likewise
+    record_from: float = 0.0  # likewise; at once where it waits for its due instant
+    recorded_by: UUID | None = None  # this worker, once the database has it; then the claim fails if another one has it
+
+
+def hold_for(task_id: UUID, left: float, budget: float) -> Hold:
+    """Make the hold of a send that is due in `left` seconds, and that Temporal gives to another `budget` after that."""
+    now = time.monotonic()
+    return Hold(task_id, now + left + budget, now + left, record_from=now if left > 0 else now + _PROMPT)
+
+
+class Holds:
+    """What this worker holds."""
+
+    def __init__(self) -> None:
+        self.seen_as: UUID | None = None  # this worker's id; None while it has no row, since it would count as lost
+        self._unrecorded: dict[Hold, None] = {}
+        self._some = asyncio.Event()
+
+    @contextmanager
+    def holding(self, hold: Hold) -> Iterator[Hold]:
+        """Hold a send until the block is left, or until it is claimed."""
+        self._unrecorded[hold] = None
+        if (wait := hold.record_from - time.monotonic()) > 0:
+            asyncio.get_running_loop().call_later(wait + _ROUNDING, self._some.set)
+        else:
+            self._some.set()
+        try:
+            yield hold
+        finally:
+            self._unrecorded.pop(hold, None)
+
+    def claimed(self, hold: Hold) -> UUID | None:
+        """Give whom the database has for a hold whose check comes now, which clears that; None if nobody was recorded.
+
+        A second check of the same send has no hold any more.
+        """
+        self._unrecorded.pop(hold, None)
+        recorded_by, hold.recorded_by = hold.recorded_by, None
+        return recorded_by
+
+    async def record_forever(self, sessions: Sessions) -> None:
+        """Record until cancelled."""
+        while True:
+            await self._some.wait()
+            try:
+                if self.seen_as is not None:
+                    await self._record(sessions, self.seen_as)
+                    await asyncio.sleep(_GATHERS)
+                    continue
+            except Exception as error:  # noqa: BLE001 -- whatever ails the database
+                log.warning("recording held pushes failed, will retry", error=type(error).__name__)
+                self._some.set()
+            await asyncio.sleep(_RESTS)
+
+    async def _record(self, sessions: Sessions, worker_id: UUID) -> None:
+        """Record what waits; what the database does not take now is left to Temporal."""
+        self._some.clear()
+        now = time.monotonic()
+        waiting = [hold for hold in self._unrecorded if hold.record_from <= now < hold.ends_at]
+        for start in range(0, len(waiting), _MAX_AT_ONCE):
+            part = waiting[start : start + _MAX_AT_ONCE]
+            async with asyncio.timeout(_TIMEOUT), sessions() as db:
+                recorded = await holds.record(db, worker_id, [hold.task_id for hold in part])
+            for hold in part:
+                if hold in self._unrecorded:  # not claimed meanwhile
+                    del self._unrecorded[hold]
+                    hold.recorded_by = worker_id if hold.task_id in recorded else None
+
+
 SendTaken = Callable[[PlannedSend, Hold], Coroutine[Any, Any, None]]
 OnLoss = Callable[[Collection[UUID]], Coroutine[Any, Any, None]]
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +228,13 @@ class Takeover:
     async def _take_due(self, worker_id: UUID) -> float | None:
         """Take over what is due; returns the seconds until there may be more, None when there is nothing in sight."""
         async with asyncio.timeout(_TIMEOUT), self._sessions() as db:
-            soon = await held.next_due(db, self._lost(frozenset(Kind)), self._timings.looks_every)
+            soon = await holds.next_due(db, self._lost(frozenset(Kind)), self._timings.looks_every)
         if soon is None or soon > 0:
             return soon
         for kinds in _KINDS:
             most = min(self._timings.batch, _MAX_TAKEN - len(self._taken[kinds]))
             async with asyncio.timeout(_TIMEOUT), self._sessions() as db:
-                taken = await held.take(db, worker_id, self._lost(kinds), self._part(worker_id), most)
+                taken = await holds.take(db, worker_id, self._lost(kinds), self._part(worker_id), most)
             for each in taken:
                 hold = Hold(each.send.task_id, time.monotonic() + _SENDS_WITHIN, recorded_by=worker_id)
                 self._begin(each, hold, kinds)
@@ -161,18 +242,18 @@ class Takeover:
                 log.warning("took over pushes of a lost worker", count=len(taken))
         return _BETWEEN
 
-    def _lost(self, kinds: frozenset[Kind]) -> held.Lost:
+    def _lost(self, kinds: frozenset[Kind]) -> holds.Lost:
         takes_unheld = time.monotonic() < self._takes_unheld_until
         unheld_for = self._timings.unheld_for if takes_unheld else None
         lease = ATTEMPT_LEASE.total_seconds()
-        return held.Lost(self._others.lost, kinds, self._sends.keys(), unheld_for, lease)
+        return holds.Lost(self._others.lost, kinds, self._sends.keys(), unheld_for, lease)
 
-    def _part(self, worker_id: UUID) -> held.Part:
+    def _part(self, worker_id: UUID) -> holds.Part:
         """Give this worker's part: each of the living takes another one first."""
         living = sorted((*self._others.living, worker_id))
-        return held.Part(living.index(worker_id), len(living))
+        return holds.Part(living.index(worker_id), len(living))
 
-    def _begin(self, taken: held.Taken, hold: Hold, kinds: frozenset[Kind]) -> None:
+    def _begin(self, taken: holds.Taken, hold: Hold, kinds: frozenset[Kind]) -> None:
         send = taken.send
         metrics.pushes_taken_over.labels(send.provider, send.kind).inc()
         metrics.takeover_lateness.labels(send.provider, send.kind).observe(taken.lateness)

@@ -7,10 +7,9 @@ from datetime import timedelta
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import device_tokens, erasing, erasures
+from db import device_tokens, erasures
 from db.engine import Sessions, is_contended, present_instant, wait_briefly_for_locks
-from db.erasing import Whose
-from db.erasures import Erasing, Erasure
+from db.erasures import Erasing, Erasure, Whose
 from domain.naming import keyed_digest
 
 SIGNED_OUT_BY = "being_erased"  # the reason of an event of a device token
@@ -42,7 +41,7 @@ async def erase_rows(sessions: Sessions, subject: Erasing, call_lasts: timedelta
     if not await others_have_ended(sessions):
         return False
     whose = Whose(subject.id, subject.user_id, call_lasts)
-    for batch in erasing.BATCHES:
+    for batch in erasures.BATCHES:
         is_full = True
         while is_full:
             began = time.monotonic()
@@ -59,7 +58,7 @@ async def erase_rows(sessions: Sessions, subject: Erasing, call_lasts: timedelta
             if is_full:
                 await asyncio.sleep(time.monotonic() - began)
     async with sessions() as db:
-        return not await erasing.is_left(db, whose)
+        return not await erasures.is_left(db, whose)
 
 
 async def others_have_ended(sessions: Sessions) -> bool:

@@ -14,10 +14,18 @@ from db.engine import hold_names
 from db.fasting_sessions import StoredFast, Terms
 from db.outbox import OutboxEntry
 from db.unreadable import Unreadable
+from domain.fasts import (
+    FIRST_REV,
+    FastingSession,
+    SessionStatus,
+    already_finished,
+    check_times,
+    finished_status,
+    needed_at,
+    rescheduled,
+)
 from domain.preferences import Preferences
 from domain.problems import Conflict, DomainError, NotFound, being_erased, too_many_fasts
-from domain.reminders import needed_at, rescheduled
-from domain.sessions import FIRST_REV, FastingSession, SessionStatus, already_finished, check_times, finished_status
 
 
 @dataclass(frozen=True, slots=True)

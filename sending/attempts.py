@@ -16,7 +16,7 @@ from db.engine import Sessions, present_instant, wait_briefly_for_locks
 from domain.presentation import Badge, Presentations
 from domain.presentation_file import SHIPPED
 from domain.push import TaskState
-from operations import revival as revivals
+from operations import redrive as redrives
 from sending.precheck import (
     ATTEMPT_LEASE,
     Claim,
@@ -80,7 +80,7 @@ async def check_pushes(
         await _count_unread(db, tasks, verdicts, facts.presentations)
         moved = [task for task in tasks if task.state is TaskState.PENDING and verdicts[task.task_id] == _MOVED]
         for installation_id in {task.installation_id for task in moved}:  # it has registered already
-            await revivals.revive(db, facts.pushes.devices[installation_id])
+            await redrives.revive(db, facts.pushes.devices[installation_id])
         await collapse_groups.note_begun(db, [go.sounding for go in going if go.sounding])  # last: others wait for it
 
     answers: list[Verdict] = []

@@ -28,7 +28,7 @@ from db.engine import Sessions, may_be_ones_fault, refused_for_its_content, wait
 from db.push_attempts import Ended, Uncalled
 from db.push_tasks import Update
 from domain.push import Route, TaskState
-from operations import revival as revivals
+from operations import redrive as redrives
 from push.sender import (
     Accepted,
     Answer,
@@ -200,8 +200,8 @@ async def end_attempts(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[
         await log.withdraw_read(db, [update.task_id for update in updates if update.state is TaskState.PENDING])
         await device_tokens.invalidate_all(db, [dead.named for dead in dead_tokens if dead.route not in cut_off])
         if refused:
-            for device in await revivals.registered_meanwhile(db, refused):
-                await revivals.revive(db, device)
+            for device in await redrives.registered_meanwhile(db, refused):
+                await redrives.revive(db, device)
         await collapse_groups.note_ended(db, {o.sounding: o.has_sounded for o in outcomes if o.sounding})
         accepted = [update.task_id for update in updates if update.state is TaskState.ACCEPTED]
         all_reached = await withheld_pushes.reaching_all(db, accepted) if accepted else ()

@@ -16,9 +16,8 @@ from domain.back_off import in_time
 from domain.kinds import RULES, Subject
 from domain.last_check import CollapseGroupTurn, is_quiet
 from domain.preferences import Preview
-from domain.presentation import Presentations
+from domain.presentation import Content, Presentations, Words, worded
 from domain.push import Push, Route, TaskState
-from domain.wording import Content, Words, worded
 from push.payload_limit import is_usable
 
 ATTEMPT_LEASE = timedelta(seconds=16)  # after this long, the worker of a call without an outcome is lost

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from db.address import read_address
-from domain import rate_limit
+from domain import problems
 
 _USUAL_PORTS = {"http": ":80", "https": ":443"}
 
@@ -76,7 +76,7 @@ def _base(url: str) -> str:
 def _rate(text: str) -> str:
     try:
         if text != "0":
-            rate_limit.parse(text)
+            problems.read_rate(text)
     except ValueError:
         raise ValueError("must be a rate such as 600/minute, or 0 for no limit") from None
     return text

@@ -11,8 +11,8 @@ from typing import Any
 
 import jwt
 
-from simulator.credentials import AppCredentials
 from simulator.http.exchange import Exchange
+from simulator.settings import AppCredentials
 
 
 class Rejection(Exception):

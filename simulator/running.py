@@ -9,17 +9,15 @@ from pathlib import Path
 from simulator.admin import AdminServer
 from simulator.apns import ApnsEndpoint
 from simulator.apns_rules import ProviderTokens
-from simulator.credentials import credentials_in, provider_environment
 from simulator.fault_kinds import RefuseConnections, RevokeAccessTokens, StallConnections
 from simulator.faults import ActiveFault, Faults
-from simulator.fcm import FcmEndpoint
+from simulator.fcm import AccessTokens, FcmEndpoint
 from simulator.http.exchange import Endpoint, SimulatedEnvironment, SimulatedProvider
 from simulator.http.http1 import Http1Connection
 from simulator.http.http2 import Http2Connection, StreamLimits
 from simulator.http.listener import Connection, Listener, PortState, bound_sockets, tls_context
-from simulator.oauth import AccessTokens
 from simulator.phones import Phone, Phones
-from simulator.settings import DEMO, FAITHFUL, App, Behaviour, Ports
+from simulator.settings import DEMO, FAITHFUL, App, Behaviour, Ports, credentials_in, provider_environment
 from simulator.wire import WireLog
 
 _FCM_STREAM_LIMIT = 100

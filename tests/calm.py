@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from domain.signals import OutboxBacklog, Signals
+from db.views.signals import OutboxBacklog, Signals
 
 
 def calm(at: datetime) -> Signals:

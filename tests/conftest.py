@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from db.engine import async_url
 from db.migrate import migrate
-from demo.embedded import start_postgres
+from demo.parts import start_postgres
 from settings import logs
 from simulator import Simulator
 from tests.browsing import chromium

@@ -5,8 +5,7 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import fasting_sessions, outbox
-from domain.reminders import needed_at
-from domain.sessions import FastingSession
+from domain.fasts import FastingSession, needed_at
 
 
 async def start(db: AsyncSession, session: FastingSession) -> None:

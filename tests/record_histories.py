@@ -16,7 +16,7 @@ from temporalio.service import RPCError
 
 from activities.housekeeping import SweepOrphans
 from db.migrate import migrate
-from demo.embedded import start_postgres
+from demo.parts import start_postgres
 from dispatch.starts import follow_elsewhere
 from domain.naming import WORKFLOW_QUEUE
 from settings import logs

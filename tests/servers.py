@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 import httpx
 from temporalio.client import Client
 
-from demo.embedded import temporal_command, temporal_environment
+from demo.parts import temporal_command, temporal_environment
 from tests.busy import crowding
 
 if TYPE_CHECKING:

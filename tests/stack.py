@@ -28,7 +28,7 @@ from temporalio.service import RPCError
 from activities.webhooks import WebhookDependencies
 from api.app import create_app
 from api.http.connection import UNACKNOWLEDGED, HttpConnection, bind
-from api.streams.open_streams import DEFAULT_STREAM_LIMITS, OpenStreamLimits
+from api.open_streams import DEFAULT_STREAM_LIMITS, OpenStreamLimits
 from db.engine import Sessions, make_engine, make_sessions
 from dispatch.client import data_converter
 from dispatch.relay import Relay

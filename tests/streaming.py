@@ -12,7 +12,7 @@ from uuid import UUID
 import httpx
 
 from api.app import create_app
-from api.streams.open_streams import OpenStreamLimits
+from api.open_streams import OpenStreamLimits
 from settings.environment import auth_settings, limit_settings, service_settings
 from tests.busy import crowding
 from tests.stack import Stack, StackPlace, User, make_stack

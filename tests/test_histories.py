@@ -14,11 +14,10 @@ from temporalio.workflow import NondeterminismError
 from dispatch.client import data_converter
 from fleet.interceptors import FreeingRunner
 from telemetry.temporal_tracing import Tracing
-from workflows.diagnostic_push import DiagnosticPush
 from workflows.fasting_reminder import FastingReminder
 from workflows.housekeeping import OrphanSweep, Retention
 from workflows.message_handoff import MessageHandoff, SendingPage
-from workflows.redrive import Redrive
+from workflows.redrive import DiagnosticPush, Redrive
 from workflows.webhook_follower import WebhookFollower
 
 HISTORIES = {path.stem: path.read_text() for path in (Path(__file__).parent / "histories").glob("*.json")}

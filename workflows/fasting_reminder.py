@@ -1,7 +1,7 @@
 """One durable workflow per fasting session: sleeps until each reminder is nearly due, then sends it."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -11,14 +11,12 @@ from temporalio.common import SearchAttributeKey
 
 from workflows.fan_out import LOCAL_RETRY, LOCAL_TIMEOUT, LOCAL_WAIT, send_all
 from workflows.status import Pushes, clock, of_reminders
-from workflows.updatable_timer import sleep_until
 
 with workflow.unsafe.imports_passed_through():
     from activities.reminders import Moment, OpenedReminder, OpenReminder, ReminderOpening, ReminderStatus, SessionState
+    from domain.fasts import Reminder, SessionStatus
     from domain.naming import REMINDER_STATE_ATTRIBUTE
     from domain.push import FAILED, SentPush, TaskState
-    from domain.reminders import Reminder
-    from domain.sessions import SessionStatus
 
 _REMINDER_STATE = SearchAttributeKey.for_keyword(REMINDER_STATE_ATTRIBUTE)
 
@@ -197,3 +195,16 @@ class FastingReminder:
             if state in states:
                 return state
         return self._over() or ("withheld" if self._outcomes else "nothing_due")
+
+
+async def sleep_until(wake_at: datetime | None, is_updated: Callable[[], bool]) -> None:
+    """Sleep until an instant (None: without end), or until `is_updated` is true: then the caller computes a new one."""
+    if wake_at is None:
+        await workflow.wait_condition(is_updated)
+        return
+    try:
+        await workflow.wait_condition(
+            is_updated, timeout=wake_at - workflow.now(), timeout_summary=f"until {clock(wake_at)}"
+        )
+    except TimeoutError:
+        return

@@ -1,5 +1,6 @@
-"""One durable workflow per redriven push task: the same send as for other pushes, with all checks again."""
+"""One durable workflow per push task that a person redrove, and per test push: the same sends, with all checks."""
 
+from collections import Counter
 from typing import assert_never
 
 from temporalio import workflow
@@ -74,3 +75,36 @@ class Redrive:
     def again(self, ask: RedriveState | None = None) -> None:  # None: an older release's relay
         """Take a redrive, the first or another."""
         self._is_wanted, self._ask = True, ask or self._ask
+
+
+with workflow.unsafe.imports_passed_through():
+    from domain.push import SentPush
+    from operations.diagnostic_push import TestPushState
+
+
+@workflow.defn(name="TestPush")
+class DiagnosticPush:
+    """Sends a test push to the phones it was planned for."""
+
+    @workflow.init
+    def __init__(self, _: TestPushState) -> None:
+        """Begin without pushes."""
+        self._pushes = Pushes()
+
+    @workflow.run
+    async def run(self, ask: TestPushState) -> dict[str, int]:
+        """Run until each push is finished; returns their number by state."""
+        waiting_for = f"the providers' answers, until {clock(ask.expires_at)} at the latest"
+
+        def on_sent(sent: SentPush) -> None:
+            self._pushes.end(sent)
+            self._describe(waiting_for)
+
+        self._pushes.begin(ask.sends)
+        self._describe(waiting_for)
+        sent = await send_all(ask.sends, ask.due_at, ask.expires_at, never_over, on_sent)
+        self._describe("nothing")
+        return dict(Counter(each.state.value for each in sent))
+
+    def _describe(self, waiting_for: str) -> None:
+        workflow.set_current_details(f"Waits for **{waiting_for}**.\n\n{self._pushes.table()}")

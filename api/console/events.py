@@ -1,4 +1,4 @@
-"""Events and webhooks: what happened, the newest first; how each receiver is doing, and what mends it."""
+"""What backends use: events, the newest first; webhooks, and what mends them; API keys, and their end."""
 
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -14,7 +14,7 @@ from api.console.session import PATH, Operator, Signed
 from api.dependencies import Cursor, Database, Dispatch, cut, page_at
 from api.fields import Body, printable
 from api.http.auth import LONGEST_USER_ID
-from db import events, support_actions, webhook_deliveries, webhooks
+from db import api_keys, events, support_actions, webhook_deliveries, webhooks
 from db.engine import as_of_one_moment
 from db.events import NUMBERED_AT_ONCE
 from db.support_actions import Deed
@@ -133,3 +133,30 @@ async def _note(db: AsyncSession, operator: Operator, action: str, webhook_id: U
 
 def _back(webhook_id: UUID, done: str) -> Response:
     return RedirectResponse(f"{PATH}/webhooks/{webhook_id}?done={done}", 303)
+
+
+_API_KEYS = 200  # keys on the page, the newest
+
+
+@router.get("/api-keys")
+async def show_api_keys(request: Request, operator: Signed, sessions: Database) -> Response:
+    """List the keys, without their texts, which nobody can read again."""
+    async with sessions() as db:
+        keys = await api_keys.all_keys(db)
+    revoked = request.query_params.get("revoked")
+    return page(
+        request,
+        "api_keys",
+        operator,
+        keys=keys[:_API_KEYS],
+        has_more=len(keys) > _API_KEYS,
+        revoked=next((key for key in keys if str(key.key_id) == revoked), None),
+    )
+
+
+@router.post("/api-keys/{key_id}/revoke")
+async def revoke_api_key(key_id: UUID, operator: Signed, sessions: Database) -> Response:
+    """Revoke a key, and go back to the list. Repeats are harmless."""
+    async with sessions.begin() as db:
+        await api_keys.revoke(db, str(key_id), actor=operator.actor)
+    return RedirectResponse(f"{PATH}/api-keys?revoked={key_id}", 303)

@@ -13,8 +13,7 @@ from fastapi.responses import RedirectResponse
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from api.console.figures import count, filled, route, seconds, share
-from api.console.rendering import Column, page
+from api.console.rendering import Column, count, filled, page, route, seconds, share
 from api.console.session import PATH, Console, Signed
 from api.dependencies import Database
 from db import push_tasks, workers
@@ -23,12 +22,12 @@ from db.push_tasks import OverduePush
 from db.views import analytics, gates, signals
 from db.views.analytics import SPANS, Step, TimeSpan
 from db.views.gates import ShownGates, ShownRoute
+from db.views.signals import Signals
 from dispatch.schedules import ShownSchedule, latest_runs
 from domain.kinds import Kind
 from domain.problems import InvalidField
 from domain.reasons import why
-from domain.signals import Signals
-from operations.resume import resume as resume_route
+from operations.redrive import resume as resume_route
 
 router = APIRouter()
 _LATE = timedelta(minutes=1)  # from then on, what should pass at once has waited too long

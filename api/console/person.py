@@ -10,8 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from pydantic import AfterValidator, Field
 
-from api.console.figures import filled
-from api.console.rendering import page
+from api.console.rendering import filled, page
 from api.console.session import PATH, Console, Signed
 from api.dependencies import Cursor, Database, Page, next_cursor, page_at
 from api.fasting_sessions import page_of

@@ -1,5 +1,8 @@
-"""Pushes: a single one, the dead ones, and redrives; a redrive by filter shows a dry run first."""
+"""Pushes: a single one, the dead ones, redrives by filter, which show a dry run first; and how many of each kind."""
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from datetime import date, timedelta
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -7,12 +10,14 @@ from uuid import UUID
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from api.console.rendering import page
+from api.console import rendering
+from api.console.rendering import Column, page
 from api.console.session import PATH, Console, Signed
 from api.dependencies import Database, cut, page_at
-from api.support.push_tasks import FilterIn
+from api.support import AnalyticsIn, FilterIn
 from db import push_tasks
-from db.views import dead_tasks
+from db.views import analytics, dead_tasks
+from db.views.analytics import AnalyticsQuery, Tally
 from db.views.dead_tasks import PushTaskFilter
 from domain.housekeeping import owning_workflow_ids
 from domain.kinds import Kind
@@ -27,6 +32,7 @@ _RARE = {"app_id", "environment", "conversation_id", "message_id", "due_from", "
 _DEFAULT_LIMIT = 1000
 _LONGEST_LIMIT = 20  # digits; int() refuses thousands of them
 _CHOICES: dict[str, Any] = {"kinds": list(Kind), "providers": list(Provider), "environments": list(Environment)}
+_COUNT_CHOICES: dict[str, Any] = {"kinds": list(Kind), "providers": list(Provider), "spans": (1, 7, 31)}
 
 
 @router.get("/dead")
@@ -112,3 +118,50 @@ async def redrive_push(task_id: UUID, operator: Signed, sessions: Database) -> R
     async with sessions.begin() as db:
         await redrives.redrive(db, task_id, operator.actor)
     return RedirectResponse(f"{PATH}/push/{task_id}", 303)
+
+
+@router.get("/analytics")
+async def show(request: Request, operator: Signed, sessions: Database) -> Response:
+    """Count, and show the page."""
+    filled = {name: value.strip() for name, value in request.query_params.items() if value.strip()}
+    query = AnalyticsQuery(**AnalyticsIn.model_validate(filled).model_dump())
+    found = await analytics.by_day(sessions, query)
+    days = _days(found.items, found.from_at.date(), query.days)
+    return page(
+        request, "analytics", operator, found=found, query=query, days=days, total=_total(found.items), **_COUNT_CHOICES
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """The sum of some tallies."""
+
+    pushes: int
+    attempts: int
+    accepted: int
+    opened: int
+    synced: int
+    dead: int
+    withdrawn: int
+
+    @property
+    def wanted(self) -> int:
+        """Count the pushes that should have been accepted: all but the withdrawn ones."""
+        return self.pushes - self.withdrawn
+
+
+def _total(tallies: Iterable[Tally]) -> Total:
+    rows = list(tallies)
+    return Total(*(sum(getattr(row, field.name) for row in rows) for field in fields(Total)))
+
+
+def _days(tallies: Sequence[Tally], first: date, count: int) -> list[Column]:
+    """Draw one column for each day, days without pushes included."""
+    columns = []
+    for day in (first + timedelta(days=number) for number in range(count)):
+        of_day = _total(tally for tally in tallies if tally.day == day)
+        words = (
+            f"{day:%a %d %b}: {rendering.count(of_day.wanted)} to be sent, {rendering.count(of_day.accepted)} accepted"
+        )
+        columns.append(Column(words, of_day.accepted, of_day.wanted - of_day.accepted))
+    return columns

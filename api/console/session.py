@@ -9,14 +9,14 @@ from fastapi import Depends, Request, Response
 from temporalio.client import Client
 
 from api.dependencies import Database
-from api.http.forms import FormRefused, check_origin, read_form
+from api.http.browsers import FormRefused, check_origin, read_form
 from api.http.rates import Rate
 from db import console_sessions
 from db.console_sessions import Opened, SignedIn
 from db.engine import Sessions
 from db.support_actions import Actor
 from domain.naming import workflow_page
-from domain.rate_limit import RateLimit
+from domain.problems import RateLimit
 
 _MAX_SIGN_INS = RateLimit(20)  # attempts of one address; codes cannot be guessed, this limits the cost of guessing
 

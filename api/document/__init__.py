@@ -13,7 +13,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute, iter_route_contexts
 
-from api.body_limit import BATCHES, LARGEST_BATCH
+from api.bounds import BATCHES, LARGEST_BATCH
 from api.dependencies import for_a_user
 from api.document.examples import FOR_USER, PARAMETERS, filled, requests_of
 from api.document.words import NAMES, VALUES

@@ -16,7 +16,10 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from api.http.problems import Detail, ServiceUnavailable, Unauthorized
+from db import api_keys
 from db.api_keys import PREFIX, ApiKey, KeyState
+from db.batch import Batch
+from db.engine import TROUBLE, Sessions
 from db.support_actions import Actor
 from settings.environment import ANY_AUDIENCE, AuthSettings
 
@@ -27,6 +30,9 @@ _TRUSTED_FOR = 24 * 3600.0  # seconds that known keys are trusted while the issu
 _FETCH_INTERVAL = 10.0  # seconds between fetches, however many unknown keys tokens name
 _RSA_BITS = range(2048, 16384 + 1)  # RFC 7518, 3.3; checks with larger keys are too expensive
 log = structlog.get_logger()
+FRESH_FOR = 3.0  # seconds; a revoked key is refused once they have passed
+_ANSWERS_WITHIN = 5.0  # seconds
+_MAX_KEPT = 1000  # keys; beyond that, those that are not fresh are dropped
 
 
 class NoSuchKey(Exception):
@@ -247,3 +253,51 @@ def _keys(settings: AuthSettings) -> _Keys | None:
     if settings.jwt_secret is not None:
         return _Secret(settings.jwt_secret.get_secret_value())
     return None if settings.jwks_url is None else KeySet(settings.jwks_url)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A key as it was at a moment."""
+
+    key: ApiKey
+    looked_up_at: float  # on the clock, before the query
+
+
+class ApiKeys:
+    """Finds keys by their text.
+
+    One query at a time answers all requests that wait, so made-up keys take one connection, however many there are.
+    What cannot be a key costs no query.
+    """
+
+    def __init__(self, sessions: Sessions, clock: Callable[[], float] = time.monotonic) -> None:
+        self._sessions = sessions
+        self._clock = clock
+        self._known: dict[bytes, _Known] = {}  # no unknown ones, which would fill it
+        self._look_ups = Batch(self._look_up, in_flight=1, within=_ANSWERS_WITHIN)
+
+    async def find(self, key: str) -> ApiKey | None:
+        """Find a key, and record that it was used; None if there is none. Raises ServiceUnavailable."""
+        digest = api_keys.digest_of(key)
+        if digest is None:
+            return None
+        known = self._known.get(digest)
+        if known is not None and self._is_fresh(known):
+            return known.key
+        try:
+            return await self._look_ups.ask(digest)
+        except TROUBLE as error:
+            log.warning("looking up an API key failed", error=type(error).__name__)
+            raise ServiceUnavailable(Detail.NO_KEYS) from error
+
+    async def _look_up(self, digests: Sequence[bytes]) -> Sequence[ApiKey | None]:
+        now = self._clock()
+        async with self._sessions.begin() as db:
+            found = await api_keys.used(db, set(digests))
+        self._known |= {digest: _Known(key, now) for digest, key in found.items()}
+        if len(self._known) > _MAX_KEPT:
+            self._known = {digest: known for digest, known in self._known.items() if self._is_fresh(known)}
+        return [found.get(digest) for digest in digests]
+
+    def _is_fresh(self, known: _Known) -> bool:
+        return self._clock() - known.looked_up_at < FRESH_FOR

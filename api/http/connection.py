@@ -13,11 +13,11 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from api.http.bounds import LARGEST_HEAD
+from api.http.browsers import FOR_ERRORS
 from api.http.problems import problem
-from api.http.security_headers import FOR_ERRORS
 
 UNACKNOWLEDGED = timedelta(seconds=15)  # how long a peer may leave bytes unacknowledged, or its window closed
+LARGEST_HEAD = 16 * 1024  # bytes, also of a head that arrives in pieces
 READ_WITHIN = 15.0  # seconds from the first byte of a request to its last
 _OTHER_FILES = 500  # open files for all but streams, short connections included
 _SHORT = 400  # connections without a stream

@@ -13,9 +13,9 @@ from pydantic import BaseModel, Field, ValidationError
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
+from api.http.browsers import FOR_ERRORS
 from api.http.problem_types import MEDIA_TYPE, TITLES, URN
 from api.http.request_log import current_request_id, route_template
-from api.http.security_headers import FOR_ERRORS
 from db.engine import TROUBLE, UNREACHABLE, is_of_erased, will_pass
 from domain.problems import (
     Conflict,

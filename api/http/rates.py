@@ -13,8 +13,7 @@ from fastapi import Request
 
 from api.http.auth import Caller
 from api.http.problems import Detail
-from domain.problems import LimitReached
-from domain.rate_limit import RateLimit, parse
+from domain.problems import LimitReached, RateLimit, read_rate
 
 _LARGER = frozenset({"service", "support"})
 _Who = str | tuple[str, str]
@@ -88,7 +87,7 @@ class Rates:
 
 
 def _rate(text: str) -> Rate | None:
-    return None if text == "0" else Rate(parse(text))
+    return None if text == "0" else Rate(read_rate(text))
 
 
 WAIT = 2.0  # seconds that a request may wait for others of the same caller to end

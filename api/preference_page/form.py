@@ -8,8 +8,8 @@ from typing import Any
 from starlette.datastructures import ImmutableMultiDict
 
 from api.preference_page.view import Typed
+from domain.fasts import MAX_REMINDER_MINUTES, MAX_REMINDERS
 from domain.preferences import Preferences, Preview, QuietMode, known
-from domain.sessions import MAX_REMINDER_MINUTES, MAX_REMINDERS
 
 FIELDS = tuple(each.name for each in fields(Typed))
 LONGEST = 200  # characters of one field that are shown again

@@ -12,9 +12,8 @@ from babel import Locale
 from babel.dates import format_skeleton, format_time, format_timedelta, get_timezone_location
 from babel.units import format_unit
 
-from api.preference_page.languages import Speech
 from api.preference_page.view import Night
-from api.preference_page.words import PageWords
+from api.preference_page.words import PageWords, Speech
 from domain.locales import joined
 from domain.preferences import QuietMode, in_words, known, zone
 

@@ -13,17 +13,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from api.preference_page import form
 from api.preference_page import view as page
-from api.preference_page.languages import Speech, speech
 from api.preference_page.phrases import Phrases
 from api.preference_page.view import Fast, SignedInPhone, Typed, View
-from api.preference_page.words import PageWords
+from api.preference_page.words import PageWords, Speech, speech
 from domain.devices import SHOWS_NOTHING, Permission
+from domain.fasts import MAX_REMINDER_MINUTES, MAX_REMINDERS, Reminder
 from domain.kinds import Kind
 from domain.preferences import Preview, QuietMode, known
+from domain.presentation import Content, Words, worded
 from domain.push import Provider
-from domain.reminders import Reminder
-from domain.sessions import MAX_REMINDER_MINUTES, MAX_REMINDERS
-from domain.wording import Content, Words, worded
 
 _HERE = Path(__file__).parent
 STYLE = (_HERE / "style.css").read_bytes()

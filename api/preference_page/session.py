@@ -1,20 +1,27 @@
-"""The session of the preference page: a cookie in exchange for a link, and a CSRF token in every form."""
+"""Links to the preference page, and its session: a cookie in exchange for a link, and a CSRF token in every form."""
 
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Annotated, TypedDict
 
-from fastapi import Depends, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import BaseModel, Field
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.dependencies import Database
-from api.http.forms import Form, check_origin, read_form
+from api.dependencies import Database, RowWrites, UserCaller
+from api.fields import Body
+from api.http.browsers import Form, check_origin, read_form
+from api.http.problem_types import responses
 from api.http.rates import Rate
 from api.preference_page.view import CSRF_FIELD, PATH
-from db import preference_links as preference_sessions
-from db.preference_links import LONGEST_SESSION, OpenPage
+from api.writes import Writes
+from db import preference_links
+from db.preference_links import LONGEST_SESSION, LinkFor, MadeLink, OpenPage
 from domain.presentation import Presentations
-from domain.rate_limit import RateLimit
+from domain.problems import RateLimit
+from telemetry import metrics
 
 NEW_LINKS = 30  # a minute, of one user
 BAD_CODES = 60  # a minute, from one address; a valid code works all the same
@@ -120,7 +127,7 @@ async def link_holder(request: Request, sessions: Database, services: Page) -> L
     if value is None:
         raise NoOpenPage
     async with sessions.begin() as db:
-        page = await preference_sessions.of(db, value)
+        page = await preference_links.of(db, value)
     if page is None:
         raise NoOpenPage
     services.page_views.spend(page.user_id)
@@ -135,3 +142,49 @@ async def link_holder(request: Request, sessions: Database, services: Page) -> L
 
 
 Holder = Annotated[LinkHolder, Depends(link_holder)]
+
+
+links_router = APIRouter(prefix="/preference-links", tags=["preferences"])
+
+
+class LinkIn(Body):
+    """How the link will be opened."""
+
+    kind: Annotated[
+        LinkFor,
+        Field(
+            alias="for",
+            description="`app`: opens the page directly; valid for 15 minutes. `email`: shows a button first, so that "
+            "mail scanners do not use up the link; valid for 30 days.",
+        ),
+    ] = LinkFor.APP
+
+
+class LinkOut(BaseModel):
+    """A link that opens the user's preferences once. It is a secret: do not log it."""
+
+    url: str
+    expires_at: datetime
+
+
+@links_router.post("", status_code=201, responses=responses("being-erased"))
+async def make_preference_link(
+    caller: UserCaller, writes: RowWrites, services: Page, body: LinkIn | None = None
+) -> LinkOut:
+    """Create a link to the caller's preference page, for a browser that has no bearer token.
+
+    It works once. A user has at most ten links of each kind: one more ends the oldest.
+    """
+    return await make_link(caller.user_id, (body or LinkIn()).kind, writes, services)
+
+
+async def make_link(user_id: str, kind: LinkFor, writes: Writes, services: PageServices) -> LinkOut:
+    """Create a link for a user; raises LimitReached, ServiceUnavailable."""
+    services.new_links.spend(user_id)
+
+    async def store(db: AsyncSession) -> MadeLink:
+        return await preference_links.make(db, user_id, kind)
+
+    made = await writes.run(store, f"preference-links/{user_id}")
+    metrics.preference_links.labels("made").inc()
+    return LinkOut(url=services.link(made.code), expires_at=made.expires_at)

@@ -10,18 +10,18 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.preference_page.languages import chosen
+from api.preference_page.words import chosen
 from db import device_tokens, fasting_sessions, preferences
 from db.engine import present_instant
 from db.models.people import DeviceToken
 from db.preference_links import OpenPage
 from db.unreadable import word
 from domain.devices import Permission
+from domain.fasts import Reminder, upcoming
 from domain.preferences import Preferences, QuietHours, known
 from domain.presentation import Presentation, Presentations
 from domain.presentation_file import SHIPPED
 from domain.push import Provider
-from domain.reminders import Reminder, upcoming
 
 _DAY = timedelta(days=1)
 _HOUR = timedelta(hours=1)

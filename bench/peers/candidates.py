@@ -23,11 +23,9 @@ from bench.load import Person, people, sign_in, start_fasts
 from bench.peers.temporal_worker import QUEUE, Remind, Reminder
 from bench.progress import phase
 from bench.stack import Launch, connected, free_ports, running
-from demo.embedded import temporal_command, temporal_environment
-from demo.parts import PATIENCE, STOP_PATIENCE, ProcessPart, Terminal, answering
-from domain.reminders import ARM_LEAD
-from simulator.credentials import provider_environment
-from simulator.settings import Ports
+from demo.parts import PATIENCE, STOP_PATIENCE, ProcessPart, Terminal, answering, temporal_command, temporal_environment
+from domain.fasts import ARM_LEAD
+from simulator.settings import Ports, provider_environment
 
 WORKERS = ("worker", "worker2")
 INSTALLED = Path(__file__).parents[2] / ".peers"  # where `make bench-peers` puts what requirements-peers.lock lists

@@ -34,8 +34,7 @@ from commands.doctor.report import (
 from db.engine import Pooling, pooling, present_instant
 from db.migrate import newest_revision, present_revision, revisions
 from db.workers import LATELY, live
-from dispatch.client import connect, connection, silent_runtime
-from dispatch.encryption import why
+from dispatch.client import connect, connection, silent_runtime, why
 from domain.naming import RETENTION, SEARCH_ATTRIBUTES, WORKFLOW_QUEUE, push_queue
 from domain.push import Provider
 from push.http2.proxy import Proxies

@@ -17,10 +17,10 @@ from db.views import answer_of
 from db.views import devices as device_history
 from db.views.devices import SHOWN
 from domain.devices import Permission, ReportedPermission
+from domain.fasts import LONGEST_USEFUL
 from domain.kinds import Kind
 from domain.problems import InvalidField
 from domain.push import Environment, Provider, TaskState
-from domain.reminders import LONGEST_USEFUL
 
 _MAX_WALKED = 100_000
 KNOWN = (  # to this release

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
@@ -16,13 +16,46 @@ from db.unreadable import log_unreadable, route_of
 from db.views import answer_of
 from domain.push import Environment, Provider, Route
 from domain.reasons import TOKEN_ERRORS
-from domain.signals import LATELY, UNCALLED_FOR_US, Answered, Refusals, RefusedPushes
 
 MOST = 20_000  # pushes counted, the latest ones
 MAX_SECONDS = 2.0  # for one query; an operator's page has others
 
 
 ROUTE_STATES = {"closed": "sending", "open": "paused", "half_open": "paused, testing", "braked": "stopped"}  # to people
+LATELY = timedelta(minutes=15)  # since pushes were due, or died
+
+UNCALLED_FOR_US = frozenset({"app_not_configured", "oauth_refused"})  # without a call that could be refused
+
+
+@dataclass(frozen=True, slots=True)
+class Refusals:
+    """Pushes whose token was refused, or that were refused because of our error, and their users."""
+
+    pushes: int
+    users: int
+    largest_user_id: str  # to whom most of them belong
+    largest_pushes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Users on one route whose recently due pushes were settled."""
+
+    route: Route
+    users: int
+    token_errors: int  # of these, whose token was refused
+    rejected: int  # of these, whose push was refused because of our error
+    refusals: Refusals | None  # None where there were none
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedPushes:
+    """Pushes on one route that are or died refused because of our credentials; due within the last hour."""
+
+    route: Route
+    reason: str
+    pushes: int
+    users: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,14 +20,13 @@ from db.views import standings as reminder_standings
 from db.views.gates import ShownGates, ShownRoute
 from db.views.standings import ReminderStanding
 from domain.devices import SHOWS_NOTHING, ReportedPermission
+from domain.fasts import LONGEST_FAST, ReminderState
 from domain.kinds import RULES, Kind
 from domain.last_check import unwanted_everywhere
 from domain.messages import LONGEST_GRACE
 from domain.preferences import Preferences
 from domain.push import Environment, Provider, Route, TaskState
-from domain.reminders import ReminderState
 from domain.sentences import NO_PHONE_SHOWS
-from domain.sessions import LONGEST_FAST
 from domain.timeline import (
     MAX_PRESENT,
     Cutoff,

@@ -9,11 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import fasting_sessions, push_tasks, withheld_pushes
 from db.engine import present_instant
-from domain.kinds import Kind
-from domain.reminders import (
+from domain.fasts import (
     AFTER_THE_END,
     LEAST_KEPT,
     LONGEST_USEFUL,
+    FastingSession,
     OnRecord,
     Reminder,
     ReminderState,
@@ -21,7 +21,7 @@ from domain.reminders import (
     reminders,
     state_of,
 )
-from domain.sessions import FastingSession
+from domain.kinds import Kind
 from domain.timeline import A_MOMENT, Event, Happening, TimelineItem, TimelinePart
 from domain.timeline_words import in_words
 

@@ -20,12 +20,19 @@ from db.unreadable import readable, word
 from db.views import standings, timeline
 from db.views.standings import ReminderStanding
 from domain import summaries
+from domain.fasts import (
+    AFTER_THE_END,
+    LEAST_KEPT,
+    LONGEST_USEFUL,
+    FastingSession,
+    ReminderState,
+    SessionStatus,
+    reminders,
+)
 from domain.kinds import Kind
 from domain.messages import LONGEST_GRACE
 from domain.push import Provider, TaskState
 from domain.reasons import why
-from domain.reminders import AFTER_THE_END, LEAST_KEPT, LONGEST_USEFUL, ReminderState, reminders
-from domain.sessions import FastingSession, SessionStatus
 from domain.summaries import MessageSummary, SettledPushes, SummaryState, TokenSince, WithheldReason
 from domain.timeline import TimelineItem, TimelinePart
 

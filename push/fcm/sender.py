@@ -18,9 +18,8 @@ from domain.presentation import Look
 from domain.push import Environment, Push
 from push.apns.sender import look_in_aps
 from push.credential_files import service_account
-from push.fcm.errors import verdict
+from push.fcm.errors import FcmRefusal, acceptance, refusal, verdict
 from push.fcm.oauth import AccessToken
-from push.fcm.response import FcmRefusal, acceptance, refusal
 from push.http2.pool import DEFAULT_TIMEOUTS, Pool, StreamLease, Timeouts
 from push.http2.proxy import DIRECT, Proxies
 from push.payload_limit import encoded, fitted, sealed

@@ -12,8 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from api.app import create_app
-from api.http.api_keys import FRESH_FOR, ApiKeys
-from api.http.auth import TokenCheck
+from api.http.auth import FRESH_FOR, ApiKeys, TokenCheck
 from api.http.problems import ServiceUnavailable, Unauthorized
 from db import api_keys
 from db.engine import make_engine, make_sessions

@@ -11,8 +11,7 @@ import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from api.body_limit import LARGEST_BODY, MAX_HELD
-from api.http.bounds import MAX_HEADERS, RequestBounds
+from api.bounds import LARGEST_BODY, MAX_HEADERS, MAX_HELD, RequestBounds
 from api.http.connection import connection_of
 from api.http.problems import Detail
 from tests.busy import soon

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from api.body_limit import LARGEST_BATCH
+from api.bounds import LARGEST_BATCH
 from api.dependencies import MAX_BATCHES_OF_ONE
 from api.http.problems import Detail
 from tests.busy import soon

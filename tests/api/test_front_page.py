@@ -7,7 +7,7 @@ import re
 import httpx
 import pytest
 
-from api.front_page import front_page
+from api.operations import front_page
 from settings.environment import ServiceSettings
 from tests.stack import Stack
 

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
-from api.body_limit import LARGEST_BODY
+from api.bounds import LARGEST_BODY
 from api.dependencies import next_cursor
 from db.migrate import newest_revision
 from tests.api.wishes import DEFAULTS, PREFERENCES

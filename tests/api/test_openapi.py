@@ -17,7 +17,7 @@ from schemathesis.hooks import HookContext
 
 from api.app import create_app
 from api.http.auth import is_user_id
-from api.streams.open_streams import OpenStreamLimits
+from api.open_streams import OpenStreamLimits
 from domain.devices import Permission
 from settings.environment import auth_settings, service_settings
 from tests.stack import Stack, StackPlace, iphone, make_stack

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import text
 
 from api.dependencies import LARGEST_PAGE, cut, next_cursor
-from api.streams.log_feed import PAGE
+from api.open_streams import PAGE
 from db import log
 from tests.stack import Stack, User
 from tests.streaming import streaming

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from api.body_limit import BATCHES, LARGEST_BATCH, LARGEST_BODY
+from api.bounds import BATCHES, LARGEST_BATCH, LARGEST_BODY
 from api.document import UNKNOWN_FIELD
 from api.document.examples import FOR_USER
 from api.http.auth import Caller

@@ -8,8 +8,7 @@ from fastapi import Request
 
 from api.http.auth import Caller
 from api.http.rates import Rate, Rates, address
-from domain.problems import LimitReached
-from domain.rate_limit import parse
+from domain.problems import LimitReached, read_rate
 from tests.stack import StackPlace, make_app, make_stack
 
 PREFERENCES = "/v1/notification-preferences"
@@ -57,7 +56,7 @@ def wait(rate: Rate) -> float:
 
 
 def test_so_many_are_granted_to_each_and_refusals_do_not_count() -> None:
-    rate = Rate(parse("10/minute"), clock := Clock())
+    rate = Rate(read_rate("10/minute"), clock := Clock())
 
     assert (spent(rate, 25, "alice"), spent(rate, 4, "bob")) == (10, 4)
     clock.now += 120
@@ -65,7 +64,7 @@ def test_so_many_are_granted_to_each_and_refusals_do_not_count() -> None:
 
 
 def test_the_window_slides() -> None:
-    rate = Rate(parse("10/minute"), clock := Clock())
+    rate = Rate(read_rate("10/minute"), clock := Clock())
     clock.now += 59
     spent(rate, 10, "alice")
 
@@ -79,7 +78,7 @@ def test_the_window_slides() -> None:
 
 @pytest.mark.parametrize("passed", [0, 20, 59])
 def test_who_waits_as_told_is_granted_one_more_and_who_comes_earlier_is_not(passed: float) -> None:
-    rate = Rate(parse("10/minute"), clock := Clock())
+    rate = Rate(read_rate("10/minute"), clock := Clock())
     for _ in range(5):
         spent(rate, 4, "alice")
         clock.now += 20

@@ -4,8 +4,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from api.bounds import RequestBounds
 from api.http import problems
-from api.http.bounds import RequestBounds
 from api.http.request_log import RequestMetrics
 from telemetry import metrics
 

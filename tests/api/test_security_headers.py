@@ -10,7 +10,7 @@ from sqlalchemy import text
 from starlette.types import Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from api.http.security_headers import SecurityHeaders
+from api.http.browsers import SecurityHeaders
 from tests.stack import Stack, StackPlace, User, make_app, make_stack
 
 PREFERENCES = "/v1/notification-preferences"

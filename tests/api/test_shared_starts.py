@@ -9,8 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from api.row_queue import Writes
-from api.shared_starts import SharedStarts
+from api.writes import SharedStarts, Writes
 from db.fasting_sessions import fasts_of
 from dispatch.relay import Relay
 from domain.problems import Quotas

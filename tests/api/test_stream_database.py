@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from api.streams.log_feed import APPLICATION_NAME, LogFeed
+from api.open_streams import APPLICATION_NAME, LogFeed
 from db.engine import async_url
 from db.log import LogPage
 from tests.stack import Stack, StackPlace, eventually, uncommitted

@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 
 from api.http.connection import UNACKNOWLEDGED, bind
-from api.streams.open_streams import OpenStreamLimits
+from api.open_streams import OpenStreamLimits
 from db import conversations, messages
 from tests.stack import Stack, StackPlace, User, eventually
 from tests.streaming import deaf_client, is_present, served, streaming

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from db.engine import make_engine
 from db.migrate import migrate
-from demo.embedded import start_postgres
+from demo.parts import start_postgres
 from simulator import Simulator
 from tests.chaos.judge import Trouble
 from tests.chaos.plan import Disruption, Disturbance, PlannedFault

@@ -9,9 +9,9 @@ import pytest
 from api.console import overview
 from db.push_tasks import OverduePush
 from db.views.gates import ShownGate, ShownGates, ShownRefusal, ShownRoute
+from db.views.signals import Backlog, DeadPushes, OutboxBacklog, Signals, WebhookSignals
 from domain.kinds import Kind
 from domain.push import Environment, Provider, Route
-from domain.signals import Backlog, DeadPushes, OutboxBacklog, Signals, WebhookSignals
 from tests.calm import calm
 from tests.console.visits import Visit, engage
 from tests.stack import Stack

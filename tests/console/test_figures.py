@@ -5,8 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from api.console.figures import ago, count, instant, seconds, sentence, share
-from api.console.rendering import Column, bars
+from api.console.rendering import Column, ago, bars, count, instant, seconds, sentence, share
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from db.push_tasks import DueMessage, Update
 from domain.kinds import Kind
 from domain.last_check import CollapseGroupUse
 from domain.push import TaskState
-from operations import revival as revivals
+from operations import redrive as redrives
 from tests.conftest import NewDatabase
 
 EVER = 20_000  # pushes of one line
@@ -183,7 +183,7 @@ async def test_no_question_about_a_line_reads_what_it_ever_held(sessions: Sessio
             "the check": lambda: collapse_groups.seen(db, [task_id], IN_FLIGHT),
             "the plan": lambda: collapse_groups.standings(db, message, [device.installation_id], _now()),
             "the outcome": lambda: push_tasks.apply(db, [Update(task_id, TaskState.ACCEPTED, None)]),
-            "the revival": lambda: revivals.revive(db, device),
+            "the revival": lambda: redrives.revive(db, device),
         }
 
         read = {name: await _rows_read(db, question) for name, question in asked.items()}

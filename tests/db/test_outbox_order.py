@@ -15,7 +15,7 @@ from db import fasting_sessions, messages, outbox
 from db.engine import Sessions, make_engine, make_sessions
 from dispatch.client import data_converter
 from dispatch.relay import Relay
-from domain.sessions import FastingSession, SessionStatus
+from domain.fasts import FastingSession, SessionStatus
 from tests import fasts
 from tests.busy import in_time
 from tests.conftest import NewDatabase

@@ -6,8 +6,8 @@ from uuid import UUID
 import pytest
 
 from db.views.standings import ReminderStanding, is_unopened
+from domain.fasts import OnRecord, Reminder, ReminderState
 from domain.push import TaskState
-from domain.reminders import OnRecord, Reminder, ReminderState
 from domain.timeline import A_MOMENT
 
 DUE_AT = datetime(2026, 1, 31, 17, 30, tzinfo=UTC)

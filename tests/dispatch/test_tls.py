@@ -10,8 +10,7 @@ import pytest
 import trustme
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 
-from dispatch.client import check_settings, connect
-from dispatch.encryption import why
+from dispatch.client import check_settings, connect, why
 from settings.environment import ConfigError
 from tests.servers import free_port, pass_on
 

@@ -5,9 +5,9 @@ from datetime import timedelta
 
 import pytest
 
+from domain.fasts import FastingSession, SessionStatus
 from domain.last_check import withheld
 from domain.preferences import Preferences
-from domain.sessions import FastingSession, SessionStatus
 from tests.domain.test_reminders import ENDED, SESSION, at
 
 

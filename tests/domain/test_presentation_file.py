@@ -7,9 +7,8 @@ import pytest
 
 from domain.kinds import Kind
 from domain.preferences import Preview
-from domain.presentation import Badge, DeliveryPriority, InterruptionLevel, Look
+from domain.presentation import Badge, Content, DeliveryPriority, InterruptionLevel, Look, Words, worded
 from domain.presentation_file import SHIPPED, UnusablePresentation, presentation
-from domain.wording import Content, Words, worded
 
 ID = UUID("0b0f4bd2-5c4f-4d2c-9a51-1d0a3f1c7e01")
 TEA = """

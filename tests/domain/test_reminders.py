@@ -6,13 +6,14 @@ from uuid import UUID
 
 import pytest
 
-from domain.push import TaskState
-from domain.reminders import (
+from domain.fasts import (
     ARM_LEAD,
     LEAST_KEPT,
+    FastingSession,
     OnRecord,
     Reminder,
     ReminderState,
+    SessionStatus,
     arm_seconds,
     is_skipped,
     message_id,
@@ -21,7 +22,7 @@ from domain.reminders import (
     state_of,
     upcoming,
 )
-from domain.sessions import FastingSession, SessionStatus
+from domain.push import TaskState
 from domain.timeline import CALL_LASTS
 
 ENDS_AT = datetime(2026, 3, 1, 18, tzinfo=UTC)

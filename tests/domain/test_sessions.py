@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from domain.fasts import SessionStatus, check_times, finished_status, readable_labels
 from domain.problems import Conflict, InvalidField
-from domain.sessions import SessionStatus, check_times, finished_status, readable_labels
 from tests.domain.test_reminders import SESSION
 
 BEFORE, AT, AFTER = (SESSION.ends_at + timedelta(seconds=seconds) for seconds in (-1, 0, 1))

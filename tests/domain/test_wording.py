@@ -5,8 +5,8 @@ import pytest
 from domain.kinds import Kind
 from domain.locales import duration, fallbacks, plural_form
 from domain.preferences import Preview
+from domain.presentation import Content, Words, worded
 from domain.presentation_file import SHIPPED
-from domain.wording import Content, Words, worded
 
 LANGUAGES = ["en", "de", "fr", "es", "pt-BR", "it", "nl", "sv", "pl", "tr", "ru", "uk", "ar", "ja", "ko", "zh-Hans"]
 ENGLISH, GERMAN = "Your fast is almost over", "Dein Fasten ist fast geschafft"

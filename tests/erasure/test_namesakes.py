@@ -6,7 +6,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from db import api_keys, console_sessions, erasing
+from db import api_keys, console_sessions, erasures
 from db.support_actions import Actor
 from tests.console.visits import an_address
 from tests.erasure.leaving import change, done, leave, path_of
@@ -57,7 +57,7 @@ async def test_what_is_named_like_somebody_who_is_erased_goes_on_and_keeps_its_n
     acted = await stack.rows(
         "SELECT subject_id, actor FROM support_actions WHERE subject_id = ANY(:ids) ORDER BY id", ids=dead
     )
-    assert [(each.subject_id, each.actor) for each in acted] == [(dead[0], erasing.NOBODY), (dead[1], alice.user_id)]
+    assert [(each.subject_id, each.actor) for each in acted] == [(dead[0], erasures.NOBODY), (dead[1], alice.user_id)]
     signed_in = await stack.rows("SELECT by_person FROM console_sessions WHERE user_id = :id", id=alice.user_id)
     assert [each.by_person for each in signed_in] == [False]
 

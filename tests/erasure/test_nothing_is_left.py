@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import String
 
-from db import api_keys, erasing
+from db import api_keys, erasures
 from db.models.table import Table
 from db.support_actions import Actor
 from tests.erasure.leaving import done, erased, holding, leave, path_of, workflows_about
@@ -136,7 +136,7 @@ async def test_a_supporter_who_leaves_is_not_named_by_what_they_did(stack: Stack
 
     assert await holding(stack, [carol.user_id]) == set()
     [action] = await stack.rows("SELECT actor FROM support_actions WHERE subject_id = :id", id=task_id)
-    assert action.actor == erasing.NOBODY
+    assert action.actor == erasures.NOBODY
 
 
 async def test_a_user_who_was_named_like_an_api_key_leaves_the_key_as_it_is(stack: Stack, alice: User) -> None:
@@ -178,11 +178,11 @@ async def test_a_person_who_comes_back_starts_afresh(stack: Stack, alice: User) 
 
 
 def test_every_column_that_may_name_a_person_is_seen_to() -> None:
-    """User ids have columns of 200 characters, or one of these names. A new one belongs into `db/erasing.py`."""
+    """User ids have columns of 200 characters, or one of these names. A new one belongs into `db/erasures.py`."""
     cascades = {("message_allowances", "user_id"), ("erasures", "user_id")}  # with the membership; forgotten at the end
     of_nobody = {("api_keys", "name")}
 
-    seen_to = " ".join(erasing.ROWS)
+    seen_to = " ".join(erasures.ROWS)
     assert _naming() - cascades - of_nobody == {each for each in _naming() if f"{each[0]} WHERE {each[1]} " in seen_to}
 
 

@@ -13,11 +13,10 @@ import httpx
 import pytest
 import trustme
 
-from domain.webhooks import Attempted, Outgoing, Webhook, new_secret
+from domain.events import Attempted, Outgoing, Webhook, new_secret
 from tests.busy import soon
 from tests.events.receiver import Answering, Receiver, never, receiving, says
-from webhooks.addresses import JudgingBackend, RefusedAddress, UnknownHost, check_url, is_public
-from webhooks.sender import WebhookSender
+from webhooks.sender import JudgingBackend, RefusedAddress, UnknownHost, WebhookSender, check_url, is_public
 
 _NOW = datetime(2026, 1, 31, 18, 0, 0, 5, tzinfo=UTC)
 _OUTGOING = Outgoing(uuid4(), 7, "push.accepted", _NOW, {"user_id": "alice"})

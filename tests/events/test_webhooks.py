@@ -11,7 +11,7 @@ from sqlalchemy import text
 from activities.housekeeping import Sweeping
 from activities.webhooks import FeedFollowing, WebhookDependencies
 from dispatch.sweeper import Sweeper
-from domain.webhooks import Attempted, Outgoing, Webhook
+from domain.events import Attempted, Outgoing, Webhook
 from tests.events.hooks import Hook, hooked, register_some
 from tests.events.receiver import Receiver, never, receiving
 from tests.stack import Stack, eventually, iphone

@@ -12,10 +12,10 @@ from temporalio.testing import ActivityEnvironment
 from activities.housekeeping import Sweeping, Walk
 from db import device_tokens, fasting_sessions, push_tasks
 from db.engine import present_instant
+from domain.fasts import message_id
 from domain.housekeeping import AHEAD
 from domain.kinds import Kind
 from domain.push import TaskState
-from domain.reminders import message_id
 from simulator import Simulator
 from tests.busy import crowding, in_time
 from tests.housekeeping.sweeps import change, sweep, without_workflow

@@ -10,8 +10,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from db import retention, workers
 from db.engine import present_instant
+from domain.fasts import FastingSession, SessionStatus
 from domain.housekeeping import DEFAULT_KEEP, RetentionTarget
-from domain.sessions import FastingSession, SessionStatus
 from tests import fasts
 from tests.busy import in_time
 from tests.housekeeping.sweeps import AGO, change, stray, sweep, without_workflow

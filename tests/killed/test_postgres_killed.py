@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from db.migrate import migrate
-from demo.embedded import start_postgres
+from demo.parts import start_postgres
 from simulator import Simulator
 from tests.events.feed import whole_feed
 from tests.servers import start_postgres_again

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from db import device_tokens
 from domain.kinds import Kind
 from domain.push import Environment, PlannedSend, Provider
-from operations import revival as revivals
+from operations import redrive as redrives
 from operations.redrive import RedriveState
 from push.sender import Unregistered
 from sending.attempts import check_pushes
@@ -226,7 +226,7 @@ async def test_a_push_that_is_checked_while_its_phone_registers_finds_the_new_to
 
     async with stack.sessions.begin() as db:
         row = await device_tokens.register(db, alice.user_id, phone.installation_id, told)
-        await revivals.revive(db, row)
+        await redrives.revive(db, row)
         checking = asyncio.create_task(check_pushes(stack.sessions, [Claim(task_id)]))
         await eventually(stack.someone_waits_for_a_lock)
     [verdict] = await checking

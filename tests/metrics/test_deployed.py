@@ -9,15 +9,16 @@ import yaml
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
+from db.views.gates import Answered, RefusedPushes
+from db.views.signals import Backlog, DeadPushes, OutboxBacklog, Signals
 from domain.kinds import Kind
 from domain.push import Environment, Provider, Route
-from domain.signals import Answered, Backlog, DeadPushes, OutboxBacklog, RefusedPushes, Signals
+from fleet.signals import families
 from push.limiter.registry import LimiterGauges, RouteLimiters
 from push.limiter.settings import Limits
 from push.registry import SenderRegistry
 from telemetry import metrics
 from telemetry.certificates import CertificateExpiry
-from telemetry.fleet_gauges import families
 from tests.metrics.prometheus import ALERTS, DASHBOARDS, alerts, check_rules, panels, promtool
 from tests.servers import ROOT
 

@@ -15,8 +15,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
-from db.counting import once_committed
-from db.engine import make_engine, make_sessions
+from db.engine import make_engine, make_sessions, once_committed
 from dispatch.client import metered_runtime
 from simulator import Simulator
 from telemetry.exposition import MetricsServer, expose

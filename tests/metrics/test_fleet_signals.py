@@ -11,9 +11,10 @@ from sqlalchemy import text
 
 from db.engine import Sessions, make_engine, make_sessions
 from db.views import gates, signals
+from db.views.gates import LATELY, Refusals, RefusedPushes
+from db.views.signals import OutboxBacklog, Transfers
 from domain.kinds import Kind
 from domain.push import Environment, Provider, Route
-from domain.signals import LATELY, OutboxBacklog, Refusals, RefusedPushes, Transfers
 from fleet.signals import FleetSignals
 from push.registry import SenderRegistry
 from tests.stack import eventually

@@ -11,16 +11,16 @@ from uuid import uuid4
 import pytest
 from prometheus_client.core import GaugeMetricFamily
 
+from db.views.signals import Backlog, Signals
 from domain.kinds import Kind, Priority
 from domain.push import Environment, Provider, Route
-from domain.signals import Backlog, Signals
+from fleet.signals import families
 from push.apns.sender import ApnsSender
 from push.limiter.registry import LimiterGauges, RouteLimiters
 from push.limiter.settings import Limits
 from push.registry import SenderRegistry
 from push.sender import NotConfigured
 from simulator import Simulator
-from telemetry.fleet_gauges import families
 from tests.calm import calm
 from tests.metrics.prometheus import check_rules
 from tests.push.conftest import apns_account

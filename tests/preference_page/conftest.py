@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from api.preference_page.languages import CATALOGUE
+from api.preference_page.words import CATALOGUE
 from tests.preference_page.pseudo import FROM_THE_RIGHT, LONG, from_the_right, long
 
 

@@ -7,8 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import fields
 
-from api.preference_page.languages import CATALOGUE
-from api.preference_page.words import PageWords
+from api.preference_page.words import CATALOGUE, PageWords
 
 LONG = "en-XA"  # accents, and half as many words again
 FROM_THE_RIGHT = "ar-XB"  # letters that run from the right; its language is Arabic to whatever asks for a direction

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.http.forms import Form
+from api.http.browsers import Form
 from api.preference_page import form
 from api.preference_page.view import Typed
 from api.preference_page.words import PageWords

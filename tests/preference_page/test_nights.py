@@ -6,9 +6,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from api.preference_page.languages import speech
 from api.preference_page.phrases import Phrases
 from api.preference_page.view import Night, nights
+from api.preference_page.words import speech
 from domain.preferences import QuietHours, QuietMode
 
 ZONES = ("Europe/Vienna", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata", "Africa/Casablanca", "UTC")

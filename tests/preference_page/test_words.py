@@ -11,16 +11,15 @@ from uuid import UUID
 import pytest
 
 from api.preference_page import form
-from api.preference_page.languages import CATALOGUE, speech
 from api.preference_page.phrases import Phrases
 from api.preference_page.rendering import Plain, confirm_page, plain_page, preference_page
 from api.preference_page.view import Fast, Notice, SignedInPhone, View, nights
-from api.preference_page.words import PageWords
+from api.preference_page.words import CATALOGUE, PageWords, speech
 from domain.devices import Permission
+from domain.fasts import Reminder
 from domain.preferences import Preferences, QuietHours, QuietMode
 from domain.presentation_file import SHIPPED
 from domain.push import Provider
-from domain.reminders import Reminder
 
 NOW = datetime(2026, 10, 24, 15, 12, tzinfo=UTC)
 QUIET = QuietHours(time(22), time(7), None)

@@ -14,7 +14,7 @@ from domain.kinds import Kind
 from domain.presentation_file import SHIPPED
 from domain.push import Environment
 from push.apns.sender import ApnsSender
-from push.fcm.response import BAD_REQUEST, FCM_ERROR, QUOTA_FAILURE, refusal
+from push.fcm.errors import BAD_REQUEST, FCM_ERROR, QUOTA_FAILURE, refusal
 from push.fcm.sender import FcmSender
 from push.http2.streams import Response
 from push.sender import (

@@ -9,7 +9,7 @@ from uuid import UUID
 from db import fasting_sessions
 from db.outbox import OutboxEntry
 from dispatch.relay import Relay
-from domain.sessions import FastingSession, SessionStatus
+from domain.fasts import FastingSession, SessionStatus
 from simulator import Simulator
 from tests import fasts
 from tests.stack import Stack, eventually, iphone

@@ -14,7 +14,7 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.sending import SendPush, _Progress
 from domain.push import Provider, SentPush, TaskState
-from fleet.holds import Hold
+from fleet.takeover import Hold
 from simulator import Simulator
 from tests.routes.worker_harness import Due, WorkerHarness, due_now, worker_harness
 from tests.stack import Stack, eventually, iphone, uncommitted

@@ -10,8 +10,8 @@ from temporalio.exceptions import ApplicationError
 
 from db import token_error_cutoffs
 from db.support_actions import Actor
+from domain.fasts import message_id
 from domain.push import PlannedSend, TaskState
-from domain.reminders import message_id
 from fleet.heartbeat import Heartbeat, HeartbeatTimings
 from push.limiter.breaker import Cause, Rest
 from push.limiter.settings import Timings

@@ -19,8 +19,7 @@ from db.views import present
 from domain.kinds import Kind
 from domain.push import PlannedSend, Provider, TaskState
 from domain.timeline import TimelinePart, WaitsFor
-from fleet.holds import Hold, Holds
-from fleet.takeover import Others, TakeoverTimings
+from fleet.takeover import Hold, Holds, Others, TakeoverTimings
 from sending.attempts import check_pushes
 from sending.precheck import ATTEMPT_LEASE, Claim, Hindered, Hindrance, Proceed, TakenOver
 from simulator import Simulator

@@ -16,7 +16,7 @@ from db.support_actions import Actor
 from domain.mass_failure import MassFailure, Threshold
 from domain.push import Environment, PlannedSend, Provider, Route, TaskState
 from fleet.heartbeat import HeartbeatTimings
-from operations.resume import resume
+from operations.redrive import resume
 from simulator import Simulator
 from simulator.http.exchange import SimulatedEnvironment as Space
 from simulator.http.exchange import SimulatedProvider as Peer

@@ -24,7 +24,7 @@ from push.limiter.settings import Timings
 from push.registry import Senders
 from push.sender import Misconfigured
 from simulator import Simulator
-from simulator.credentials import private_pem
+from simulator.settings import private_pem
 from tests.busy import in_time, soon
 from tests.routes.worker_harness import BRISK_BACK_OFFS, Due, WorkerHarness, due_now, states, worker_harness
 from tests.stack import Stack, eventually, iphone

@@ -14,8 +14,8 @@ from aioapns.connection import APNsBaseClientProtocol, APNsTLSClientProtocol
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from simulator import Simulator
-from simulator.credentials import private_pem
 from simulator.phones import PhoneState
+from simulator.settings import private_pem
 from tests.simulator.raw_http2 import PAYLOAD, TOKEN, RawHttp2
 from tests.simulator.tokens import provider_token, trusting
 

@@ -10,9 +10,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from simulator import Simulator
-from simulator.credentials import private_pem
 from simulator.http.exchange import SimulatedEnvironment, SimulatedProvider
 from simulator.phones import PhoneState
+from simulator.settings import private_pem
 from tests.simulator.node_apn import installed, pushed
 from tests.simulator.raw_http2 import TOKEN
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from firebase_admin import credentials  # type: ignore[import-untyped]  # ships no types
 
 from simulator import Behaviour, Simulator
-from simulator.credentials import private_pem
+from simulator.settings import private_pem
 from tests.simulator.tokens import GRANT, assertion, service_account, trusting
 
 OTHER_KEY = private_pem(rsa.generate_private_key(public_exponent=65537, key_size=2048)).decode()

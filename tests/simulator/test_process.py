@@ -12,8 +12,7 @@ import httpx
 import pytest
 
 from simulator import Ports, Simulator
-from simulator.credentials import provider_environment
-from simulator.settings import ProcessSettings
+from simulator.settings import ProcessSettings, provider_environment
 from tests.busy import ANSWERED_WITHIN
 
 

@@ -9,9 +9,9 @@ from sqlalchemy import text
 from temporalio.service import RPCError, RPCStatusCode
 
 from db import device_tokens, push_tasks
+from domain.fasts import message_id
 from domain.kinds import Kind
 from domain.push import TaskState
-from domain.reminders import message_id
 from tests.stack import Phone, Stack, User, eventually
 
 ENDS_IN = 40.0  # seconds; the only reminder was due a minute before

@@ -17,7 +17,6 @@ from db.withheld_pushes import About
 from domain.kinds import Kind
 from domain.push import TaskState
 from operations import redrive as redrives
-from operations import revival as revivals
 from tests.stack import Stack, User, iphone
 from tests.support.dead import dead_task, task
 
@@ -83,7 +82,7 @@ async def test_a_redrive_and_a_revival_forget_the_end(stack: Stack, alice: User,
         unregistered = text("UPDATE push_tasks SET state = 'unregistered' WHERE task_id = :id")
         await db.execute(unregistered, {"id": revived})
         [device] = await tokens.active_for_user(db, bob.user_id)
-        assert await revivals.revive(db, device) == 1
+        assert await redrives.revive(db, device) == 1
         read = text("SELECT state, settled_at FROM push_tasks WHERE task_id IN (:one, :other)")
         rows = (await db.execute(read, {"one": redriven, "other": revived})).all()
 
@@ -97,7 +96,7 @@ async def test_a_dry_run_is_not_revived_on_a_phone_that_would_show_it(stack: Sta
         missed = "UPDATE push_tasks SET state = 'unregistered', validate_only = true WHERE task_id = :id"
         await db.execute(text(missed), {"id": task_id})
         [device] = await tokens.active_for_user(db, alice.user_id)
-        assert await revivals.revive(db, device) == 0
+        assert await redrives.revive(db, device) == 0
 
 
 async def test_a_decision_not_to_push_is_noted_once_however_often_it_is_made(stack: Stack) -> None:

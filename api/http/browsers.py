@@ -1,9 +1,12 @@
-"""Headers that restrict what browsers may do with an answer: of the API, and of our own pages."""
+"""What browsers may do: headers that restrict it for the API and for our own pages, and which forms those accept."""
 
 import base64
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from urllib.parse import urlsplit
 
+from fastapi import Request
+from starlette.datastructures import ImmutableMultiDict
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 Headers = list[tuple[bytes, bytes]]
@@ -31,6 +34,10 @@ _POLICY = "default-src 'none'; style-src 'self'; {also}form-action 'self'; frame
 _OWN_PAGES = (*_EVERYWHERE[:3], (b"cross-origin-opener-policy", b"same-origin"), _NOT_STORED)
 _ENCRYPTED = (b"strict-transport-security", b"max-age=31536000")
 FOR_ERRORS = {name.decode(): value.decode() for name, value in (*_JSON, _NOT_STORED)}
+_FORM = "application/x-www-form-urlencoded"
+UNKNOWN_FORM = "This is not a form of these pages."
+_OTHER_SITE = "This form was sent from another site."
+Form = ImmutableMultiDict[str, str]
 
 
 class SecurityHeaders:
@@ -73,3 +80,38 @@ def _of_the_api(scope: Scope) -> Headers:
     if scope["scheme"] == "https":  # as a trusted proxy says
         headers.append(_ENCRYPTED)
     return headers
+
+
+class FormRefused(Exception):
+    """The form does not come from our pages, or belongs to another session."""
+
+
+async def read_form(request: Request) -> Form:
+    """Read a form. `get` gives the last field of a name. Raises FormRefused for other media types."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() not in {"", _FORM}:
+        raise FormRefused(UNKNOWN_FORM)
+    async with request.form() as form:
+        return ImmutableMultiDict([(name, str(value)) for name, value in form.multi_items()])
+
+
+def check_origin(request: Request, also: Collection[str] = ()) -> None:
+    """Raise FormRefused for a form on another site's page, by `Sec-Fetch-Site` or else by `Origin`.
+
+    Under our referrer policy the origin of our own forms is `null`, so `Sec-Fetch-Site` comes first. `also`: origins
+    besides our own that are accepted without it.
+    """
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if site is not None:
+        is_ours = site == "same-origin"
+    else:
+        is_ours = origin is None or origin in also or _host(origin) == request.headers.get("host", "")
+    if not is_ours:
+        raise FormRefused(_OTHER_SITE)
+
+
+def _host(origin: str) -> str | None:
+    """Give host and port of an origin; None if it is not an address."""
+    try:
+        return urlsplit(origin).netloc or None
+    except ValueError:
+        return None

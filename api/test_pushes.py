@@ -26,7 +26,7 @@ from domain.problems import NotFound
 from operations import diagnostic_push as test_pushes
 from operations.diagnostic_push import ShownTestPush, TestPushRequest
 
-router = APIRouter()
+router = APIRouter(prefix="/v1/support", tags=["support"])
 _LOOK_EVERY = 0.25  # seconds
 _HEARTBEAT_EVERY = 5.0  # seconds
 _AFTER_EXPIRY = 30.0  # seconds; a push that is not settled by then has lost its worker

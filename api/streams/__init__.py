@@ -1,1 +1,0 @@
-"""The streams that are open in this process, and their source."""
