@@ -17,7 +17,7 @@ test: .venv/installed
 
 test-long: .venv/installed ## what does not fit into the minutes of `make test`
 	@$(BIN)/pytest -m "long and not alone" -n 3 --dist loadfile -o faulthandler_timeout=660
-	@$(BIN)/pytest -m alone
+	@$(BIN)/pytest -m alone -o faulthandler_timeout=660
 
 test-upgrade: .venv/installed ## from the last release, out of git history, to this code and back
 	@$(BIN)/python -m tests.upgrade $(WITHOUT_HISTORY)

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, async_playwright, expect
 
 from tests.debian import program
 
@@ -20,9 +20,10 @@ _FLAGS = (
 
 @asynccontextmanager
 async def chromium() -> AsyncIterator[Browser]:
-    """Start it, and end it."""
+    """Start it, and end it. What a page is expected to show may come late, as it does on a busy machine."""
+    expect.set_options(timeout=30_000)
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=program("chromium"), args=_FLAGS)
+        browser = await playwright.chromium.launch(executable_path=program("chromium"), args=_FLAGS, timeout=60_000)
         try:
             yield browser
         finally:

@@ -9,7 +9,7 @@ import secrets
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -334,11 +334,13 @@ async def eventually(check: Callable[[], Awaitable[Any]], *, within: float = 15.
     looks, stood_still, looked_at = 0, 0.0, time.monotonic()
     try:
         async with asyncio.timeout(within):
-            while not (found := await check()):
+            while True:
+                with suppress(TimeoutError):  # of the look itself, as where the machine is too busy to connect in time
+                    if found := await check():
+                        return found
                 await asyncio.sleep(0.02)
                 looks, before, looked_at = looks + 1, looked_at, time.monotonic()
                 stood_still = max(stood_still, looked_at - before)
-            return found
     except TimeoutError as error:
         raise TimeoutError(
             f"not true within {within:.1f} s, at {looks} looks of which the longest took {stood_still:.1f} s;"

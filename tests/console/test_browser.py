@@ -88,7 +88,7 @@ async def test_the_documentation_of_the_api_needs_nothing_from_elsewhere(stack: 
 
     await page.goto("/docs")
 
-    await expect(page.get_by_text("/v1/fasting-sessions/{session_id}/cancel").first).to_be_visible(timeout=15_000)
+    await expect(page.get_by_text("/v1/fasting-sessions/{session_id}/cancel").first).to_be_visible()
     elsewhere = [url for url in asked if not url.startswith((str(stack.http.base_url), "data:", "blob:"))]
     assert elsewhere == []
 
@@ -122,7 +122,7 @@ async def test_a_supporter_finds_a_person_sends_a_test_push_and_mends(
     await expect(page.get_by_role("heading", level=1)).to_have_text(alice.user_id)
     await page.get_by_label("Test push to").select_option(str(phone.installation_id))
     await page.get_by_role("button", name="Send test push").click()
-    await expect(page.get_by_text("It is settled.")).to_be_visible(timeout=15_000)
+    await expect(page.get_by_text("It is settled.")).to_be_visible()
     await expect(page.locator("td .state.accepted")).to_have_count(1)
     [line] = stack.place.simulator.phone(phone.token).screen
     assert line.notification.data["kind"] == "test"

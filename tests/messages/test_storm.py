@@ -57,7 +57,7 @@ async def test_a_storm_collapses_before_it_becomes_sends_and_reminders_of_others
         log = simulator.phone(phone.token).log
         [line] = simulator.phone(phone.token).screen
         assert line.notification.body == f"number {MESSAGES}"
-        assert len(log) == sent[phone.installation_id] <= MAX_PUSHES
+        assert len(log) == sent[phone.installation_id] <= MAX_PUSHES + lasted // 10  # a line rests for 10 s at most
         assert [receipt.sounded_timestamp is not None for receipt in log] == [True] + [False] * (len(log) - 1)
         synced = await sync(reader, phone.installation_id, limit=MESSAGES)
         assert [item["id"] for item in synced["items"]] == [str(each) for each in message_ids]
@@ -181,12 +181,14 @@ async def test_while_a_push_backs_off_a_storm_adds_few_sends_and_the_newest_is_w
     conversation_id = await conversation_of(alice, bob)
     refuse_once(simulator, phone)
 
+    began_at = time.monotonic()
     message_ids = [await posted(alice, conversation_id, f"number {number}") for number in range(1, 31)]
+    lasted = time.monotonic() - began_at
     for message_id in message_ids:
         await handed_off(stack, message_id)
 
     assert _shown(simulator, phone) == "number 30"
-    assert len(simulator.requests.for_token(phone.token)) <= MAX_PUSHES
+    assert len(simulator.requests.for_token(phone.token)) <= MAX_PUSHES + lasted // 10
     assert not await _pending(stack, conversation_id)
 
 
