@@ -34,16 +34,17 @@ class Load:
 class Costs:
     """What was measured on one machine (docs/sizing.md, Costs): CPU in milliseconds of one of its cores."""
 
-    api_start: float = 3.8  # a start through the API, with its dispatch
+    api_start: float = 3.1  # a start through the API, with its dispatch
     api_call: float = 6.2  # any other call
-    worker_reminder: float = 22.0
-    database_reminder: float = 6.0
+    worker_reminder: float = 19.3
+    database_reminder: float = 2.6  # its start included
+    database_call: float = 1.35  # any other call
     temporal_reminder: float = 50.0  # a server on PostgreSQL, all services
     further_phone: float = 0.3  # the share of worker and Temporal that one phone more costs
     arm_window: float = 60.0  # seconds in which those due at one instant are armed (ARM_WINDOW)
-    worker_arming: float = 12.0  # of worker_reminder, what arming takes
-    temporal_arming: float = 18.0  # of temporal_reminder
-    database_burst: float = 0.29  # of database_reminder, at the due instant
+    worker_arming: float = 9.1  # of worker_reminder, what arming takes
+    temporal_arming: float = 16.0  # of temporal_reminder
+    database_burst: float = 0.25  # of database_reminder, at the due instant
     burst: float = 1_500  # reminders a second, by one worker process, that were armed before
     late: float = 5.0  # seconds that the last of a burst may be late
     actions: float = 4  # Cloud's, of a reminder with one phone
@@ -86,7 +87,8 @@ def needs(users: int, load: Load, costs: Costs) -> Needs:
     phones = 1 + further * costs.further_phone
     together = users * load.fasts * load.reminders * load.together
     burst, armed = together * load.phones, together * phones / costs.arm_window  # pushes, and reminders a second
-    api = _processes(starts * costs.api_start + users * load.calls * load.peak / DAY * costs.api_call)
+    calls = users * load.calls * load.peak / DAY
+    api = _processes(starts * costs.api_start + calls * costs.api_call)
     workers = max(
         _processes(pushes * phones * costs.worker_reminder),
         _cores(armed * costs.worker_arming),
@@ -104,7 +106,9 @@ def needs(users: int, load: Load, costs: Costs) -> Needs:
         workers=workers,
         connections=math.ceil((api + workers) * costs.connections),
         database_cores=max(
-            2, _cores(pushes * costs.database_reminder), math.ceil(burst * costs.database_burst / 1000 / costs.late)
+            2,
+            _cores(pushes * costs.database_reminder + calls * costs.database_call),
+            math.ceil(burst * costs.database_burst / 1000 / costs.late),
         ),
         database_size=(finished * load.phones + users * costs.row_user) / 1e6,
         temporal_cores=max(2, _cores(pushes * phones * costs.temporal_reminder), _cores(armed * costs.temporal_arming)),

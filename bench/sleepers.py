@@ -27,8 +27,9 @@ from workflows.fasting_reminder import FastingReminder
 
 _FIRST = 2_000  # sleepers, from which on memory shall be flat
 _STEPS = 10
-_PAUSE = 35.0  # seconds after the last fast of a step: the worker collects garbage every 30
-_TIMEOUT = 600.0  # seconds for one step
+_PAUSE = 35.0  # seconds after the last fast of a step, in which the worker collects garbage
+_PATIENCE = 0.1  # seconds for each fast of a step
+_TIMEOUT = 600.0  # seconds for a step, at least
 _MEGABYTE = 1024 * 1024
 
 
@@ -49,11 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.sleepers", description=__doc__)
     parser.add_argument("--sessions", type=int, default=20_000, metavar="N", help="sleeping fasts (20000)")
     parser.add_argument(
+        "--at", type=int, nargs="+", metavar="N", help="look with so many sleepers, besides the last (every tenth)"
+    )
+    parser.add_argument(
         "--evictions", type=int, default=0, metavar="N", help="workflows that come and go at the end (0)"
     )
     options = parser.parse_args(arguments)
     try:
-        footprints, evicted = asyncio.run(_measured(options.sessions, options.evictions))
+        footprints, evicted = asyncio.run(_measured(options.sessions, options.at, options.evictions))
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
     print(f"{options.sessions} sleeping fasts; {machine()}\n")
@@ -63,17 +67,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def _measured(sessions: int, evictions: int) -> tuple[list[Footprint], list[tuple[int, float]]]:
+async def _measured(
+    sessions: int, at: Sequence[int] | None, evictions: int
+) -> tuple[list[Footprint], list[tuple[int, float]]]:
     async with running(arm_window=60.0) as stack:
         footprints = [await _footprint(stack, 0)]
         step = max(-(-sessions // _STEPS), 1)
-        marks = sorted({min(_FIRST, sessions), *range(step, sessions, step), sessions})
+        between = range(step, sessions, step) if at is None else at
+        marks = sorted({min(_FIRST, sessions), *(each for each in between if 0 < each < sessions), sessions})
         for before, mark in pairwise([0, *marks]):
             with phase(f"{mark} fasts", mark - before) as progress:
                 await start_in_batches(stack, mark - before, progress)
-                await _all_sleep(stack, mark)
+                await _all_sleep(stack, mark, max(_PATIENCE * (mark - before), _TIMEOUT))
                 await asyncio.sleep(_PAUSE)
             footprints.append(await _footprint(stack, mark))
+            print(_line(footprints[-1]), flush=True)  # a run that ends early has measured something, too
         if not evictions:
             return footprints, []
         with phase("workflows that come and go", evictions) as progress:
@@ -106,12 +114,12 @@ async def _come_and_go(stack: Stack, count: int, progress: Progress) -> list[tup
     return evicted
 
 
-async def _all_sleep(stack: Stack, count: int) -> None:
+async def _all_sleep(stack: Stack, count: int, patience: float) -> None:
     """Wait until so many workflows sleep: started, their first task done.
 
     This process tells Temporal of them, too: the worker does that without haste, at 20 a second.
     """
-    deadline = time.monotonic() + _TIMEOUT
+    deadline = time.monotonic() + patience
     engine = make_engine(stack.database_url, pool_size=4)
     relay = Relay(make_sessions(engine), stack.temporal, arm_window=60.0)
     while time.monotonic() < deadline:
@@ -147,15 +155,18 @@ def _report(footprints: Sequence[Footprint]) -> str:
         f"{'':>10}{'memory in MB':>33}{'size in MB':>26}",
         f"{'sleepers':>10}{'worker':>11}{'Temporal':>11}{'API':>11}{'PostgreSQL':>15}{'Temporal':>11}",
     ]
-    lines += [
-        f"{each.sleepers:>10}{each.worker:>11.0f}{each.temporal:>11.0f}{each.api:>11.0f}"
-        f"{each.postgres_size:>15.0f}{each.temporal_size:>11.0f}"
-        for each in footprints
-    ]
+    lines += map(_line, footprints)
     first, last = footprints[0], footprints[-1]
     grown = (last.postgres_size - first.postgres_size + last.temporal_size - first.temporal_size) * 1024
     lines.append(f"A sleeping fast takes {grown / max(last.sleepers, 1):.1f} KB on disk, both databases together.")
     return "\n".join(lines)
+
+
+def _line(each: Footprint) -> str:
+    return (
+        f"{each.sleepers:>10}{each.worker:>11.0f}{each.temporal:>11.0f}{each.api:>11.0f}"
+        f"{each.postgres_size:>15.0f}{each.temporal_size:>11.0f}"
+    )
 
 
 if __name__ == "__main__":

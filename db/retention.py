@@ -146,15 +146,17 @@ _TOKEN_EVENTS, _WITHHELD = (
 )
 
 # What refers to a row is purged first, after the same time. `_NEWER` says which row of an installation stays.
+# `OFFSET 0`: each row looks for others by an index, where a join might read the whole table.
 _OLD_TOKENS = """
     d.last_seen_at < statement_timestamp() - CAST(:keep AS interval) AND NOT d.active
-       AND NOT EXISTS (SELECT FROM device_token_events e WHERE e.device_id = d.id)
-       AND NOT EXISTS (SELECT FROM push_tasks t WHERE t.device_id = d.id)
+       AND NOT EXISTS (SELECT FROM device_token_events e WHERE e.device_id = d.id OFFSET 0)
+       AND NOT EXISTS (SELECT FROM push_tasks t WHERE t.device_id = d.id OFFSET 0)
 """
 _NEWER = """
     EXISTS (SELECT FROM device_tokens n
              WHERE n.user_id = d.user_id AND n.installation_id = d.installation_id AND n.id <> d.id
-               AND (n.active OR (n.last_seen_at, n.id) > (d.last_seen_at, d.id)))
+               AND (n.active OR (n.last_seen_at, n.id) > (d.last_seen_at, d.id))
+            OFFSET 0)
 """
 
 _OLDER_TOKENS = text(f"""
@@ -183,7 +185,8 @@ _BLANK_TOKENS = text(f"""
           FROM device_tokens d
          WHERE {_OLD_TOKENS} AND d.token <> '' AND NOT {_NEWER}
            AND NOT EXISTS (SELECT FROM device_tokens b
-                            WHERE b.user_id = d.user_id AND b.installation_id = d.installation_id AND b.token = '')
+                            WHERE b.user_id = d.user_id AND b.installation_id = d.installation_id AND b.token = ''
+                           OFFSET 0)
          ORDER BY d.last_seen_at
          LIMIT :limit
            FOR UPDATE OF d SKIP LOCKED

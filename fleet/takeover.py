@@ -135,7 +135,7 @@ class TakeoverTimings:
     looks_soon_every: float = 1.0  # while it also takes what nobody holds
     unheld_for: float = 3.0  # after it was due; a living worker records a push within 0.4 s
     unheld_until: float = 120.0  # after a loss or the start: a reminder is armed a minute before it is due
-    batch: int = 200  # pushes of one priority taken over at once
+    batch: int = 1_000  # pushes of one priority taken over at once
 
 
 DEFAULT_TAKEOVER = TakeoverTimings()
@@ -206,7 +206,7 @@ class Takeover:
                 if self.holds.seen_as is not None and not self._unsure:
                     soon = await self._take_due(worker_id)
                     took = time.monotonic() - began
-                    wait = max(wait, _SPARES * took) if soon is None else max(soon, 2 * took)
+                    wait = _rests(soon, took, wait)
             except Exception as error:  # noqa: BLE001 -- whatever ails the database
                 log.warning("taking over failed, will retry", error=type(error).__name__)
             with suppress(TimeoutError):
@@ -226,11 +226,15 @@ class Takeover:
                 log.warning("acting on the loss of a worker failed", error=type(error).__name__)
 
     async def _take_due(self, worker_id: UUID) -> float | None:
-        """Take over what is due; returns the seconds until there may be more, None when there is nothing in sight."""
+        """Take over what is due; returns the seconds until there may be more, None when there is nothing in sight.
+
+        Zero: there is more that this worker can take.
+        """
         async with asyncio.timeout(_TIMEOUT), self._sessions() as db:
             soon = await holds.next_due(db, self._lost(frozenset(Kind)), self._timings.looks_every)
         if soon is None or soon > 0:
             return soon
+        has_more = False
         for kinds in _KINDS:
             most = min(self._timings.batch, _MAX_TAKEN - len(self._taken[kinds]))
             async with asyncio.timeout(_TIMEOUT), self._sessions() as db:
@@ -240,7 +244,8 @@ class Takeover:
                 self._begin(each, hold, kinds)
             if taken:
                 log.warning("took over pushes of a lost worker", count=len(taken))
-        return _BETWEEN
+            has_more = has_more or len(taken) == self._timings.batch
+        return 0.0 if has_more else _BETWEEN
 
     def _lost(self, kinds: frozenset[Kind]) -> holds.Lost:
         takes_unheld = time.monotonic() < self._takes_unheld_until
@@ -260,6 +265,13 @@ class Takeover:
         task = asyncio.create_task(_logged(self._sends[send.provider](send, hold)))
         self._taken[kinds].add(task)
         task.add_done_callback(self._taken[kinds].discard)
+
+
+def _rests(soon: float | None, took: float, looks_every: float) -> float:
+    """Say how many seconds pass until the next look, after one that took so long."""
+    if soon is None:
+        return max(looks_every, _SPARES * took)
+    return max(soon, 2 * took) if soon else _BETWEEN
 
 
 class Others:

@@ -38,6 +38,7 @@ class DeviceToken(Table):
         ),
         Index("uq_device_tokens_active_installation", "installation_id", unique=True, postgresql_where=text("active")),
         Index("uq_device_tokens_row", "user_id", "installation_id", "provider", text("md5(token)"), unique=True),
+        Index("ix_device_tokens_installation_id", "installation_id"),
         Index("ix_device_tokens_user_id_last_seen_at", "user_id", "last_seen_at"),
         Index("ix_device_tokens_inactive", "last_seen_at", postgresql_where=text("NOT active AND token <> ''")),
         Index("ix_device_tokens_active_of_user", "user_id", "last_seen_at", "id", postgresql_where=text("active")),

@@ -159,16 +159,17 @@ async def test_what_is_found_missing_comes_next_but_for_what_its_own_process_has
 ) -> None:
     await _owe(sessions, 3)
     put_off, fresh, held = [row.subject_id for row in await _rows(sessions)]
-    own = f"UPDATE outbox SET next_attempt_at = now() + interval '{{}} s', needed_at = {needed_at} WHERE subject_id = "
-    await _change(sessions, own.format(55) + f"'{put_off}'")
-    await _change(sessions, own.format(4).replace(needed_at, "now()") + f"'{fresh}'")
-    await _change(sessions, own.format(55) + f"'{held}'")
+    later = f"UPDATE outbox SET next_attempt_at = now() + interval '55 s', needed_at = {needed_at} WHERE subject_id = "
+    await _change(sessions, f"{later}'{put_off}'")
+    await _change(sessions, f"{later}'{held}'")
+    its_own = "UPDATE outbox SET next_attempt_at = clock_timestamp() + interval '4 s', needed_at = clock_timestamp()"
 
     async with sessions.begin() as other:
         await other.execute(text(f"SELECT 1 FROM outbox WHERE subject_id = '{held}' FOR UPDATE"))
         async with soon(2.5), sessions.begin() as db:
+            await outbox.give_back(db, [row.id for row in await _rows(sessions) if row.subject_id == held])
+            await db.execute(text(f"{its_own} WHERE subject_id = '{fresh}'"))  # only now: 4 s are soon over
             await outbox.hurry(db, [put_off, fresh, held])
-            await outbox.give_back(db, [row.id for row in await _rows(sessions)][2:])  # the one that is held
             found = await outbox.lease_due(db, 10)
 
     assert [owed.subject_id for owed in found] == [put_off]

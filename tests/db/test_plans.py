@@ -1,18 +1,22 @@
 """Statements for many rows look each up by an index, also by a plan that was made while the table was small."""
 
 import secrets
-from datetime import UTC, datetime
-from uuid import uuid4
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import fasting_sessions
+from db import device_tokens, fasting_sessions, holds, orphans, push_tasks, retention
 from db.device_token_imports import DeviceRequest, register_all
 from db.device_tokens import Registration
+from db.engine import Sessions, make_engine, make_sessions
 from db.fasting_sessions import Dispatched
 from db.push_tasks import DueMessage, plan_and_list
+from db.views import signals
+from domain.housekeeping import AHEAD, DEFAULT_KEEP, RetentionTarget
 from domain.kinds import Kind
 from domain.push import Environment, Provider
 from tests.stack import Stack
@@ -83,3 +87,83 @@ async def test_pushes_are_planned_one_by_one(stack: Stack) -> None:
             assert [len(sends) for sends in planned] == [1] * 20
 
         assert [await times_read_whole(db, table) for table in ("device_tokens", "push_tasks")] == before
+
+
+WORKER = UUID(int=1)
+LOST = holds.Lost([WORKER], list(Kind), list(Provider), unheld_for=3.0)
+NOW = datetime.now(UTC)
+# What runs again and again, or on each call of an app, whatever has been finished.
+LOOKS: dict[str, Callable[[AsyncSession], Awaitable[object]]] = {
+    "next due": lambda db: holds.next_due(db, LOST, 5.0),
+    "take over": lambda db: holds.take(db, uuid4(), LOST, holds.Part(0, 1), 10),
+    "overdue": push_tasks.overdue_longest,
+    "strays": lambda db: orphans.strays(db, timedelta(seconds=90), None, 200),
+    "unopened": lambda db: orphans.unopened(db, orphans.Window(NOW, NOW + AHEAD), 200),
+    "fasts due": lambda db: orphans.sessions_due(db, [orphans.Window(NOW, NOW + AHEAD)], None, 200),
+    "signals": signals.present,
+    "old tokens": lambda db: retention.purge(db, RetentionTarget.DEVICE_TOKENS, DEFAULT_KEEP),
+    "an installation": lambda db: device_tokens.standing(db, "user-1", uuid4()),
+}
+LARGE = ("push_tasks", "push_attempts", "fasting_sessions", "device_tokens")
+FINISHED = """
+    INSERT INTO fasting_sessions (id, user_id, started_at, ends_at, status, ended_at, reminder_minutes, scheduled_at,
+                                  started_with, rev)
+    SELECT gen_random_uuid(), 'user-' || n, at - interval '16 h', at, 'completed', at, '{30}', at, '{}', 2
+      FROM (SELECT n, now() - n * interval '15 min' AS at FROM generate_series(1, :rows) AS n) AS each;
+    INSERT INTO device_tokens (id, user_id, installation_id, provider, environment, token, active, inactive_reason,
+                               registered_at, last_seen_at)
+    SELECT gen_random_uuid(), user_id, id, 'apns', 'production', md5(user_id), false, 'signed_out', ends_at, ends_at
+      FROM fasting_sessions;
+    INSERT INTO push_tasks (task_id, kind, user_id, installation_id, device_id, provider, environment, conversation_id,
+                            message_id, reminder_minutes, collapse_key, due_at, attempt_count, state, expires_at,
+                            accepted_at, settled_at)
+    SELECT gen_random_uuid(), 'reminder', d.user_id, d.installation_id, d.id, 'apns', 'production', d.installation_id,
+           gen_random_uuid(), 30, '', last_seen_at, 1, 'accepted', last_seen_at, last_seen_at, last_seen_at
+      FROM device_tokens AS d;
+    INSERT INTO push_attempts (attempt_id, task_id, number, started_at, outcome)
+    SELECT gen_random_uuid(), task_id, 1, due_at, 'accepted' FROM push_tasks;
+    UPDATE push_tasks SET state = 'pending', accepted_at = NULL, settled_at = NULL, next_attempt_at = due_at,
+                          expires_at = 'infinity', held_by = '00000000-0000-0000-0000-000000000001'
+     WHERE task_id IN (SELECT task_id FROM push_tasks ORDER BY due_at DESC LIMIT 20)
+"""
+READ = "SELECT seq_scan, idx_tup_fetch FROM pg_stat_all_tables WHERE relid = CAST('pg_temp.' || :name AS regclass)"
+ROWS = 3_000
+
+
+@pytest.mark.parametrize("asked", LOOKS)
+async def test_what_runs_again_and_again_reads_no_table_whole_and_little_of_what_is_finished(
+    full: Sessions, asked: str
+) -> None:
+    before = await _read(full)
+
+    for _ in range(PLANNED_AFTER + 2):
+        async with full() as db:
+            await LOOKS[asked](db)
+
+    now = await _read(full)
+    assert {name: now[name][0] - before[name][0] for name in LARGE} == dict.fromkeys(LARGE, 0)
+    assert max(now[name][1] - before[name][1] for name in LARGE) < ROWS
+
+
+@pytest.fixture(scope="module")
+async def full(stack: Stack) -> AsyncIterator[Sessions]:
+    """One connection, with tables of its own that are large enough for the planner to choose."""
+    engine = make_engine(stack.place.database_url, pool_size=1)
+    sessions = make_sessions(engine)
+    async with sessions.begin() as db:
+        for table in LARGE:
+            await db.execute(text(f"CREATE TEMP TABLE {table} (LIKE public.{table} INCLUDING ALL)"))
+        for statement in FINISHED.split(";"):
+            await db.execute(text(statement), {"rows": ROWS} if ":rows" in statement else {})
+        for table in LARGE:
+            await db.execute(text(f"ANALYZE {table}"))
+    yield sessions
+    await engine.dispose()
+
+
+async def _read(sessions: Sessions) -> dict[str, tuple[int, int]]:
+    """Count how often each table was read whole, and the rows that were read by an index."""
+    async with sessions.begin() as db:
+        await db.execute(text("SELECT pg_stat_force_next_flush()"))
+    async with sessions.begin() as db:
+        return {name: tuple((await db.execute(text(READ), {"name": name})).one()) for name in LARGE}
