@@ -14,6 +14,7 @@ from push.limiter.settings import Timings
 from push.sender import Paused
 from sending.retry import BACK_OFFS
 from simulator import Simulator
+from tests.busy import crowding, in_time
 from tests.routes.worker_harness import Due, WorkerHarness, attempts, due_now, states, worker_harness
 from tests.stack import Stack, android, eventually, iphone
 
@@ -26,7 +27,6 @@ WAITS = BackOff(
     timedelta(seconds=0.5), timedelta(seconds=3)
 )  # longer than in life: 2 000 look in at this machine's cost
 LATER = BackOff(timedelta(seconds=45), timedelta(seconds=45))  # as in life, once an outage has lasted for a minute
-PATIENT = dict.fromkeys(BACK_OFFS, WAITS)
 
 
 @pytest.mark.alone
@@ -34,7 +34,9 @@ PATIENT = dict.fromkeys(BACK_OFFS, WAITS)
 async def test_2000_pushes_wait_without_attempts_drain_at_the_rate_and_delay_nobody_elses(
     without_worker: Stack, simulator: Simulator
 ) -> None:
-    async with worker_harness(without_worker, {"APNS_RATE": str(RATE)}, timings=HASTY, back_offs=PATIENT) as worker:
+    waits = BackOff(WAITS.first * crowding(), WAITS.longest * crowding())  # a slower machine can be asked less often
+    patient, longest = dict.fromkeys(BACK_OFFS, waits), waits.longest.total_seconds()
+    async with worker_harness(without_worker, {"APNS_RATE": str(RATE)}, timings=HASTY, back_offs=patient) as worker:
         await _lateness(worker, simulator)  # connects, and fetches a token
         before = [await _lateness(worker, simulator) for _ in range(2)]
 
@@ -67,11 +69,11 @@ async def test_2000_pushes_wait_without_attempts_drain_at_the_rate_and_delay_nob
     assert _in_first(calls, 0.5) < RATE / 2 * 0.6  # the ramp
     busy = 2010 * max(before + after) / AT_ONCE  # seconds, for what all pushes cost on a machine as busy as this
     bulk = calls[2010 * 8 // 10] - calls[2010 * 2 // 10]  # behind the ramp, and before the last who look in
-    assert bulk < 0.6 * (2010 / RATE * 1.5 + busy)  # the rate is used
-    assert calls[-1] - calls[0] < 2010 / RATE * 1.25 + 4 + 3 * busy  # and nobody is forgotten
+    assert bulk < 0.6 * (max(2010 / RATE, longest) * 1.5 + busy)  # the rate is used
+    assert calls[-1] - calls[0] < 2010 / RATE * 1.25 + 1 + longest + 3 * busy  # and nobody is forgotten
     # Nobody waits for the other provider; but in the same process some 1 000 a second look in, which costs half as much
     # again. Whatever else runs on the machine makes rounds worse, so the best of them beside the worst without them.
-    assert min(meanwhile) < 0.05 + 2 * max(before + after)
+    assert in_time(min(meanwhile), 0.05 + 2 * max(before + after))
 
 
 @pytest.mark.long
@@ -97,7 +99,7 @@ async def test_an_outage_of_one_provider_leaves_the_others_lateness_unchanged(
 
     assert sum(n for (state, _), n in still.items() if state is TaskState.PENDING) == 2000
     # Whatever else runs on the machine makes rounds worse, so the best of them beside the worst without them.
-    assert min(during) <= 1.2 * max(without) + 0.02
+    assert in_time(min(during), 1.2 * max(without) + 0.02)
 
 
 async def _lateness(worker: WorkerHarness, simulator: Simulator) -> float:

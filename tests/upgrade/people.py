@@ -97,8 +97,8 @@ class People:
         minutes, later = ((2, 1), 60.0) if again else ((1,), 0.0)
         session_id = await user.start_fast(due_in=due_in + later, minutes=minutes)
         shown = (await user.call("GET", f"/v1/fasting-sessions/{session_id}")).json()
-        last = _instant(shown["ends_at"]) - 60
-        awaited = Awaited(phone.token, [last - later, last] if again else [last])
+        asked_in_time = [each for each in shown["reminders"] if each["state"] != "skipped"]
+        awaited = Awaited(phone.token, [_instant(each["due_at"]) for each in asked_in_time])
         self.awaited.append(awaited)
         self.fasts.append(Fast(user, session_id, awaited))
 
