@@ -15,7 +15,15 @@ _WORK = 0.02  # seconds on a processor, of a sample
 
 def crowding() -> float:
     """Say how many waited for each core during the last minute; 1 at least, and 3 at most."""
-    return min(max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)), _MOST)
+    return min(max(1.0, _waiting()), _MOST)
+
+
+def lead(seconds: float) -> float:
+    """Give the seconds that are left for what has to be done before an instant.
+
+    Each is chosen for the load of `make test`, where two wait for each core, and grows beyond that.
+    """
+    return seconds * min(max(1.0, _waiting() / 2), _MOST)
 
 
 def soon(seconds: float) -> asyncio.Timeout:
@@ -26,6 +34,10 @@ def soon(seconds: float) -> asyncio.Timeout:
 def in_time(took: float, seconds: float) -> bool:
     """Tell whether something took less than so many seconds, or than those take on a machine as busy as this."""
     return took < seconds or took < seconds * max(crowding(), _stretch())
+
+
+def _waiting() -> float:
+    return os.getloadavg()[0] / (os.cpu_count() or 1)
 
 
 def _stretch() -> float:

@@ -10,7 +10,7 @@ import pytest
 
 from api.app import SIGN_OUTS
 from simulator import Simulator
-from tests.busy import crowding
+from tests.busy import lead
 from tests.housekeeping.sweeps import change
 from tests.stack import Phone, Stack, User, android, eventually, iphone, make_app, make_stack, uncommitted
 
@@ -255,7 +255,7 @@ async def test_a_refused_move_changes_nothing_anywhere(stack: Stack) -> None:
 async def test_a_sign_out_that_is_paid_while_a_push_is_held_stops_it(stack: Stack, simulator: Simulator) -> None:
     alice, phone = stack.user(), iphone()
     await register(alice, phone, sign_out_digest=digest(ALICES))
-    session_id = await alice.start_fast(due_in=1.5 * crowding())
+    session_id = await alice.start_fast(due_in=lead(1.5))
     await eventually(lambda: stack.holds_sends(session_id, 1))
 
     await pay(stack, phone.installation_id, ALICES)

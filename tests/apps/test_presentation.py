@@ -9,7 +9,7 @@ from push.registry import Rotation
 from simulator import Simulator
 from simulator.phones import ScreenLine
 from tests.apps.conftest import ONE, AppsFile
-from tests.busy import crowding
+from tests.busy import lead
 from tests.stack import Phone, Stack, User, android, eventually, iphone, refuse_once, working
 from tests.streaming import streaming
 from tests.talk import sync
@@ -93,7 +93,7 @@ async def test_what_is_armed_goes_out_whole_as_the_file_is_when_it_is_sent(
     phone = iphone()
     await alice.register(phone, app_id="one")
     with capture_logs() as logs:
-        session_id = await alice.start_fast(due_in=3.0 * crowding(), labels={"name": "Java"})
+        session_id = await alice.start_fast(due_in=lead(3.0), labels={"name": "Java"})
 
         async def is_armed() -> bool:
             return await alice.stack.holds_sends(session_id, 1)

@@ -196,7 +196,7 @@ def test_the_metrics_that_scale_workers_are_on_the_page_and_come_from_what_worke
     read = yaml.safe_load(rules)
 
     assert {rule["name"]["as"] for rule in [*read["rules"], *read["externalRules"]]} == names
-    told = (ROOT / "telemetry" / "fleet_gauges.py").read_text()
+    told = (ROOT / "fleet" / "signals.py").read_text()
     assert "overdue_pushes" in told
     assert "fastbell_fleet_overdue_pushes" in read["externalRules"][0]["seriesQuery"]
     assert "fastbell_fleet_behind_gate_pushes" in read["externalRules"][0]["metricsQuery"]

@@ -15,7 +15,7 @@ from operations.erasure import erase_rows
 from sending.attempts import check_pushes
 from sending.precheck import ATTEMPT_LEASE, Claim, Proceed
 from simulator import Simulator
-from tests.busy import crowding
+from tests.busy import lead
 from tests.erasure.leaving import all_done, change, done, erased, holding, leave, path_of, state_of, workflows_about
 from tests.stack import Stack, User, android, eventually, iphone, uncommitted
 from tests.support.dead import dead_task
@@ -29,15 +29,15 @@ async def test_from_the_answer_on_no_push_starts_although_the_sends_are_held(
 ) -> None:
     phone = iphone()
     await alice.register(phone)
-    lead = 2.5 * crowding()
-    session_id = await alice.start_fast(due_in=lead)
+    ahead = lead(2.5)
+    session_id = await alice.start_fast(due_in=ahead)
     await eventually(lambda: stack.holds_sends(session_id, 1))
 
     erasure_id = await leave(stack, alice.user_id)
 
     await done(stack, erasure_id)
     await eventually(lambda: _gone(stack, session_id))
-    await asyncio.sleep(lead)  # past the due instant
+    await asyncio.sleep(ahead)  # past the due instant
     assert simulator.requests.for_token(phone.token) == []
 
 

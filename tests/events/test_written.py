@@ -10,7 +10,7 @@ from sqlalchemy import text
 from db import push_tasks
 from domain.push import TaskState
 from simulator import Simulator
-from tests.busy import crowding
+from tests.busy import lead
 from tests.events.feed import feed_of
 from tests.stack import Phone, Stack, User, android, iphone
 from tests.support.dead import dead_task, redrive, redriven
@@ -137,7 +137,7 @@ async def test_a_reminder_is_withheld_where_there_is_no_phone_or_it_is_off_but_n
     await carol.register(iphone())
     assert (await bob.call("PUT", "/v1/notification-preferences", {"reminders": False})).status_code == 200
 
-    fasts = [await user.start_fast(due_in=1.5 * crowding()) for user in (alice, bob, carol)]
+    fasts = [await user.start_fast(due_in=lead(1.5)) for user in (alice, bob, carol)]
     await carol.end(fasts[2])
     for fast in fasts:
         await stack.finished(fast)

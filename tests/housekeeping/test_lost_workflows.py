@@ -17,7 +17,7 @@ from domain.housekeeping import AHEAD
 from domain.kinds import Kind
 from domain.push import TaskState
 from simulator import Simulator
-from tests.busy import crowding, in_time
+from tests.busy import in_time, lead
 from tests.housekeeping.sweeps import change, sweep, without_workflow
 from tests.stack import Stack, User, eventually, iphone
 from tests.talk import connected, conversation_of, handed_off, handoff, posted, tasks_of
@@ -27,7 +27,7 @@ SET_LONG_AGO = "UPDATE fasting_sessions SET scheduled_at = now() - interval '1 h
 
 def sooner() -> str:
     """Let what is due in two minutes be due in three seconds, as a busy machine counts."""
-    return f"UPDATE fasting_sessions SET ends_at = ends_at - interval '{120 - 3 * crowding():.0f} s' WHERE id = :id"
+    return f"UPDATE fasting_sessions SET ends_at = ends_at - interval '{120 - lead(3):.0f} s' WHERE id = :id"
 
 
 async def status_of(stack: Stack, session_id: UUID) -> WorkflowExecutionStatus | None:
@@ -64,7 +64,7 @@ async def test_a_send_that_is_held_goes_out_though_its_workflow_is_terminated(
 ) -> None:
     phone = iphone()
     await alice.register(phone)
-    session_id = await alice.start_fast(due_in=2 * crowding())
+    session_id = await alice.start_fast(due_in=lead(2))
     await eventually(lambda: stack.holds_sends(session_id, 1))
 
     await stack.workflow(session_id).terminate()

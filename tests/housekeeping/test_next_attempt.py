@@ -19,7 +19,7 @@ from sending.attempts import check_pushes
 from sending.precheck import LINE_TAKEN, Claim, Deferred, Hindered, Hindrance, InFlight, Proceed
 from settings.credentials import make_rotation
 from simulator import Simulator
-from tests.busy import crowding, in_time
+from tests.busy import in_time, lead
 from tests.housekeeping.sweeps import aged, change, stray, sweep
 from tests.stack import Phone, Stack, User, android, eventually, iphone, refuse_once
 from tests.support.dead import redrive, task
@@ -65,7 +65,7 @@ async def tried_by_temporal(handle: WorkflowHandle[Any, Any]) -> datetime | None
 
 async def test_what_is_armed_is_tried_when_it_is_due(stack: Stack, alice: User) -> None:
     await alice.register(iphone())
-    session_id = await alice.start_fast(due_in=4 * crowding())
+    session_id = await alice.start_fast(due_in=lead(4))
     await eventually(lambda: stack.holds_sends(session_id, 1))
 
     [row] = await stack.tasks(session_id)

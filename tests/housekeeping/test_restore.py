@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from db.engine import async_url
 from simulator import Simulator
-from tests.busy import crowding
+from tests.busy import lead
 from tests.conftest import NewDatabase
 from tests.housekeeping.test_sweeper import sweeping
 from tests.servers import POSTGRES_PROGRAMS
@@ -33,7 +33,7 @@ async def test_a_dump_taken_under_load_is_restored_and_each_reminder_comes_once(
             await user.register(phone)
         over = await people[0].start_fast(due_in=0.5)
         assert await stack.finished(over) == "accepted"
-        ahead = [await user.start_fast(due_in=20.0 * crowding()) for user in people[1:]]
+        ahead = [await user.start_fast(due_in=lead(20.0)) for user in people[1:]]
         writing = asyncio.create_task(_write(people[0]))
         await _run("pg_dump", "--format", "custom", "--file", str(dump), _plain(place.database_url))
         writing.cancel()

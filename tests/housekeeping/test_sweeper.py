@@ -18,7 +18,7 @@ from dispatch.sweeper import Sweeper
 from domain.housekeeping import SWEEP
 from simulator import Simulator
 from telemetry import metrics
-from tests.busy import crowding, in_time
+from tests.busy import in_time, lead
 from tests.conftest import NewDatabase
 from tests.housekeeping.sweeps import aged, change, stray, without_workflow
 from tests.servers import TemporalServer, free_port
@@ -81,7 +81,7 @@ async def test_a_workflow_that_is_lost_after_it_was_asked_about_is_missed_at_the
 ) -> None:
     alice, phone = unarmed.user(), iphone()
     await alice.register(phone)
-    session_id = await alice.start_fast(due_in=7.0 * crowding())
+    session_id = await alice.start_fast(due_in=lead(7.0))
     await unarmed.started(session_id)
     await change(unarmed, LONG_STARTED, id=session_id)
     async with sweeping(unarmed) as sweeper:
@@ -235,7 +235,7 @@ async def test_fasts_messages_and_redrives_outlive_a_temporal_that_was_emptied(
     people, phones = [stack.user() for _ in range(12)], [iphone() for _ in range(12)]
     for user, phone in zip(people, phones, strict=True):
         await user.register(phone)
-    fasts = [await user.start_fast(due_in=10.0 * crowding()) for user in people]
+    fasts = [await user.start_fast(due_in=lead(10.0)) for user in people]
     for session_id in fasts:
         await stack.started(session_id)
     carol, reader, waits = stack.user(None, "support"), stack.user(), [android(), android()]

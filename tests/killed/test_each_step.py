@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import make_url
 
 from simulator import Simulator
-from tests.busy import crowding
+from tests.busy import lead
 from tests.killed.wire import wire
 from tests.servers import part
 from tests.stack import Phone, Stack, android, eventually, iphone, uncommitted
@@ -28,7 +28,7 @@ async def test_a_worker_killed_at_each_step_of_a_send_loses_nothing_and_shows_no
     without_worker: Stack, simulator: Simulator, worker_settings: Callable[[], dict[str, str]]
 ) -> None:
     checked, answered, recorded = iphone(), android(), android()  # Apple takes one push at a time at first
-    for phone, delay in ((answered, 2.0 * crowding()), (recorded, 1.0)):
+    for phone, delay in ((answered, lead(2.0)), (recorded, 1.0)):
         simulator.faults.add(provider="fcm", token=phone.token, fault="slow", delay=delay, count=1)
     host, _, port = without_worker.place.temporal_address.partition(":")
     async with (
@@ -89,7 +89,7 @@ async def test_a_worker_killed_between_its_check_and_its_call_has_called_nobody_
 async def _armed(stack: Stack, phone: Phone) -> UUID:
     user = stack.user()
     await user.register(phone)
-    session_id = await user.start_fast(due_in=4.0 * crowding())
+    session_id = await user.start_fast(due_in=lead(4.0))
     await eventually(lambda: stack.holds_sends(session_id, 1), within=10)
     return session_id
 

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from simulator import Simulator
-from tests.busy import crowding, in_time
+from tests.busy import in_time, lead
 from tests.conftest import NewDatabase
 from tests.failover import Failover
 from tests.stack import Stack, StackPlace, eventually, iphone, open_stack
@@ -36,8 +36,8 @@ async def test_api_and_worker_are_well_by_themselves_once_the_primary_is_back(
     async with open_stack(place) as stack:
         user, phone = stack.user(), iphone()
         await user.register(phone)
-        lead = 2.0 * crowding()
-        armed, due_at = await user.start_fast(due_in=lead), datetime.now(UTC) + timedelta(seconds=lead)
+        ahead = lead(2.0)
+        armed, due_at = await user.start_fast(due_in=ahead), datetime.now(UTC) + timedelta(seconds=ahead)
         await eventually(lambda: stack.holds_sends(armed, 1))
 
         await failover.begin()

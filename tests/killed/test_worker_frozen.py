@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from simulator import Simulator
-from tests.busy import crowding
+from tests.busy import lead
 from tests.servers import part
 from tests.stack import Stack, android, eventually, iphone
 
@@ -28,7 +28,7 @@ async def test_a_worker_that_stood_still_leaves_no_open_attempt_and_nothing_dead
         await user.register(phone)
     async with part(worker_settings(), "worker.py") as worker:
         await worker.says("worker ready")
-        due_in = DUE_IN * crowding()
+        due_in = lead(DUE_IN)
         fasts = [await user.start_fast(due_in=due_in) for user in people]
         for fast in fasts:
             await eventually(partial(without_worker.holds_sends, fast, 1), within=10)

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from simulator import Simulator
-from tests.busy import crowding, in_time
+from tests.busy import in_time, lead
 from tests.events.feed import feed_of
 from tests.servers import part
 from tests.stack import Stack, android, eventually, iphone
@@ -34,7 +34,7 @@ async def test_sends_held_and_under_way_in_a_killed_worker_show_once_within_25_s
         await eventually(lambda: without_worker.holds_sends(being_called, 1), within=10)
         other = without_worker.user()
         await other.register(held)
-        being_held = await other.start_fast(due_in=4.0 * crowding())
+        being_held = await other.start_fast(due_in=lead(4.0))
         await eventually(lambda: without_worker.holds_sends(being_held, 1), within=10)
         await simulator.phones.received(called.token)  # the provider has it; its answer is on the way
         await worker.end(signal.SIGKILL)
@@ -69,7 +69,7 @@ async def test_a_worker_that_is_told_to_stop_hands_its_held_sends_to_another_in_
     async with part(worker_settings(), "worker.py") as one, part(worker_settings(), "worker.py") as other:
         for worker in (one, other):
             await worker.says("worker ready")
-        session_id = await user.start_fast(due_in=10.0 + 12.0 * crowding())
+        session_id = await user.start_fast(due_in=10.0 + lead(12.0))
         # Told before they are due. A task given to a poller of a worker that was just killed comes again after 10 s.
         await eventually(lambda: without_worker.holds_sends(session_id, 4), within=18)
         holders = await _holders(without_worker, session_id)

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from db import token_error_cutoffs, unreadable, workers
 from db.views import signals
 from simulator import Simulator
-from tests.busy import crowding, in_time
+from tests.busy import in_time, lead
 from tests.console.visits import visit
 from tests.stack import Phone, Stack, User, android, eventually, iphone
 from tests.streaming import streaming
@@ -142,7 +142,7 @@ async def test_a_push_that_turns_odd_while_it_is_held_costs_nobody_else_theirs(
     words = ("kind = 'haiku'", "provider = 'webpush'", "environment = 'staging'", "state = 'dreaming'")
     odd = {word: await member(stack, None) for word in words}
     honest = [await member(stack, None) for _ in range(3)]
-    fasts = {each.user.user_id: await each.user.start_fast(due_in=5 * crowding()) for each in (*odd.values(), *honest)}
+    fasts = {each.user.user_id: await each.user.start_fast(due_in=lead(5)) for each in (*odd.values(), *honest)}
     for session_id in fasts.values():
         await eventually(partial(stack.holds_sends, session_id, 2))
 

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from simulator import Simulator
-from tests.busy import crowding
+from tests.busy import lead
 from tests.stack import Phone, Stack, User, android, eventually, iphone, refuse_once
 from tests.support.timelines import timeline
 
@@ -154,7 +154,7 @@ async def test_a_reminder_without_any_device_still_enters_the_log_when_due(stack
 async def test_the_log_gets_the_reminder_once_and_not_before_it_is_due(stack: Stack) -> None:
     user = stack.user()
     await user.register(iphone(), android())
-    session_id = await user.start_fast(due_in=1.0 * crowding())
+    session_id = await user.start_fast(due_in=lead(1.0))
     await eventually(lambda: stack.holds_sends(session_id, 2))
     before = await stack.rows("SELECT 1 FROM log_items WHERE user_id = :u", u=user.user_id)
 
@@ -167,7 +167,7 @@ async def test_the_log_gets_the_reminder_once_and_not_before_it_is_due(stack: St
 async def test_reminders_switched_off_while_armed_are_withdrawn(stack: Stack, simulator: Simulator) -> None:
     user, phone = stack.user(), iphone()
     await user.register(phone)
-    session_id = await user.start_fast(due_in=1.2 * crowding())
+    session_id = await user.start_fast(due_in=lead(1.2))
     await eventually(lambda: stack.holds_sends(session_id, 1))
 
     await user.call("PUT", "/v1/notification-preferences", {"reminders": False})

@@ -9,14 +9,14 @@ from db import device_tokens
 from db.device_tokens import Registration
 from domain.push import Environment, Provider
 from simulator import Simulator
-from tests.busy import crowding, in_time
+from tests.busy import in_time, lead
 from tests.stack import Stack, android, eventually, iphone, refuse_once, uncommitted
 
 
 async def test_a_token_that_rotates_as_the_last_check_looks_is_followed(stack: Stack, simulator: Simulator) -> None:
     user, phone, rotated = stack.user(), iphone(), iphone()
     await user.register(phone)
-    session_id = await user.start_fast(due_in=1.2 * crowding())
+    session_id = await user.start_fast(due_in=lead(1.2))
     await eventually(lambda: stack.holds_sends(session_id, 1))
     told = Registration(Provider.APNS, rotated.token, Environment.PRODUCTION)
 
@@ -92,7 +92,7 @@ async def test_a_goal_moved_away_and_back_before_the_due_instant_is_reminded(
 ) -> None:
     user, phone = stack.user(), iphone()
     await user.register(phone)
-    session_id = await user.start_fast(due_in=2.5 * crowding())
+    session_id = await user.start_fast(due_in=lead(2.5))
     await eventually(lambda: stack.holds_sends(session_id, 1))
     path = f"/v1/fasting-sessions/{session_id}"
     ends_at = (await user.call("GET", path)).json()["ends_at"]
@@ -111,7 +111,7 @@ async def test_a_goal_moved_away_and_back_withdraws_what_was_cancelled_meanwhile
     user, backing_off, called = stack.user(), android(), iphone()
     await user.register(backing_off, called)
     refuse_once(simulator, backing_off)
-    simulator.faults.add(provider="apns", token=called.token, fault="slow", delay=2.0 * crowding(), count=1)
+    simulator.faults.add(provider="apns", token=called.token, fault="slow", delay=lead(2.0), count=1)
     session_id = await user.start_fast(due_in=1.0)
     await simulator.phones.received(called.token)
     await eventually(lambda: stack.failed_attempts(session_id, 1))
@@ -132,7 +132,7 @@ async def test_a_goal_moved_away_and_back_withdraws_what_was_cancelled_meanwhile
 async def test_a_phone_registered_after_arming_is_reminded_too(stack: Stack, simulator: Simulator) -> None:
     user, first, second = stack.user(), iphone(), iphone()
     await user.register(first)
-    session_id = await user.start_fast(due_in=2.0 * crowding())
+    session_id = await user.start_fast(due_in=lead(2.0))
     await eventually(lambda: stack.holds_sends(session_id, 1))
 
     await user.register(second)
@@ -165,7 +165,7 @@ async def test_a_stuck_row_delays_nobody_else(stack: Stack, simulator: Simulator
     phones = [iphone() for _ in people]
     for user, phone in zip(people, phones, strict=True):
         await user.register(phone)
-    due_at = time.monotonic() + 3.0 * crowding()
+    due_at = time.monotonic() + lead(3.0)
     ids = [await people[0].start_fast(due_in=due_at - time.monotonic())]
 
     async with uncommitted(stack, "SELECT 1 FROM fasting_sessions WHERE id = :id FOR UPDATE", id=ids[0]):
@@ -186,7 +186,7 @@ async def test_a_stuck_row_delays_nobody_else(stack: Stack, simulator: Simulator
 async def test_an_attempt_lost_with_its_worker_is_closed_when_the_fast_is_over(stack: Stack) -> None:
     user, phone = stack.user(), iphone()
     await user.register(phone)
-    session_id = await user.start_fast(due_in=1.5 * crowding())
+    session_id = await user.start_fast(due_in=lead(1.5))
     await eventually(lambda: stack.holds_sends(session_id, 1))
     lost = (
         "INSERT INTO push_attempts (attempt_id, task_id, number, started_at) "

@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from simulator import Simulator
-from tests.busy import crowding
+from tests.busy import lead
 from tests.stack import Phone, Stack, User, android, eventually, iphone, refuse_once, uncommitted
 
 LATER = 2.0  # seconds from a move to the new due instant
@@ -46,7 +46,7 @@ async def test_nothing_is_sent_when_the_fast_is_over_while_its_workflow_sleeps(
     stack: Stack, unarmed: Stack, simulator: Simulator, change: Change
 ) -> None:
     user, phones = await _user_with_two_phones(unarmed)
-    session_id = await user.start_fast(due_in=1.5 * crowding())
+    session_id = await user.start_fast(due_in=lead(1.5))
     await eventually(lambda: _is_asleep(stack, session_id))
 
     changed_at = await _now_after(_apply(change, user, session_id))
@@ -60,7 +60,7 @@ async def test_nothing_is_sent_when_the_fast_is_over_in_the_instant_of_waking(
 ) -> None:
     user, phones = await _user_with_two_phones(unarmed)
     async with uncommitted(stack, "LOCK TABLE push_tasks IN EXCLUSIVE MODE"):  # the plan has read the session and hangs
-        session_id = await user.start_fast(due_in=1.0 * crowding())
+        session_id = await user.start_fast(due_in=lead(1.0))
         await eventually(stack.someone_waits_for_a_lock)
         changed_at = await _now_after(_apply(change, user, session_id))
 
@@ -71,7 +71,7 @@ async def test_nothing_is_sent_when_the_fast_is_over_while_its_sends_are_armed(
     stack: Stack, simulator: Simulator, change: Change
 ) -> None:
     user, phones = await _user_with_two_phones(stack)
-    session_id = await user.start_fast(due_in=1.5 * crowding())
+    session_id = await user.start_fast(due_in=lead(1.5))
     await eventually(lambda: stack.holds_sends(session_id, 2))
 
     changed_at = await _now_after(_apply(change, user, session_id))
@@ -85,7 +85,7 @@ async def test_nothing_is_sent_when_the_change_is_not_yet_committed_as_the_last_
     stack: Stack, simulator: Simulator, change: Change
 ) -> None:
     user, phones = await _user_with_two_phones(stack)
-    session_id = await user.start_fast(due_in=1.0 * crowding())
+    session_id = await user.start_fast(due_in=lead(1.0))
     await eventually(lambda: stack.holds_sends(session_id, 2))
 
     async with uncommitted(stack, _CHANGES[change], id=session_id):
@@ -117,7 +117,7 @@ async def test_a_call_under_way_when_the_fast_is_over_is_recorded_and_told_as_wh
 ) -> None:
     user, phones = await _user_with_two_phones(stack)
     for phone in phones:
-        simulator.faults.add(provider=phone.provider, token=phone.token, fault="slow", delay=2.5 * crowding(), count=1)
+        simulator.faults.add(provider=phone.provider, token=phone.token, fault="slow", delay=lead(2.5), count=1)
     session_id = await user.start_fast(due_in=1.0)
     for phone in phones:
         await simulator.phones.received(phone.token)  # the provider has it; its answer is on the way

@@ -12,7 +12,7 @@ import pytest
 
 from domain import preferences as time_zones
 from simulator import Simulator
-from tests.busy import crowding, in_time
+from tests.busy import in_time, lead
 from tests.stack import Phone, Stack, User, android, eventually, iphone
 from tests.talk import conversation_of, handed_off, posted
 
@@ -120,7 +120,7 @@ async def test_a_phone_that_travels_takes_its_night_along(stack: Stack, simulato
     await change(user, quiet_hours=NIGHT | {"mode": mode})
     await user.register(into_night, time_zone=where_it_is(14))
     await user.register(into_day, time_zone=where_it_is(3))
-    session_id = await user.start_fast(due_in=1.5 * crowding())
+    session_id = await user.start_fast(due_in=lead(1.5))
     await eventually(lambda: stack.holds_sends(session_id, 2))
 
     await user.register(into_night, time_zone=where_it_is(3))
@@ -140,7 +140,7 @@ async def test_the_only_phone_leaves_the_night_before_the_due_instant_and_is_rem
     user, phone = stack.user(), iphone()
     await user.register(phone, time_zone=where_it_is(3))
     await change(user, quiet_hours=NIGHT | {"mode": "withhold"})
-    session_id = await user.start_fast(due_in=1.5 * crowding())
+    session_id = await user.start_fast(due_in=lead(1.5))
     await stack.started(session_id)
 
     await user.register(phone, time_zone=where_it_is(14))
@@ -168,7 +168,7 @@ async def test_what_changes_while_a_fast_is_asleep_armed_or_held_holds_at_the_du
     for user, phone, (_, _, before, *_) in zip(users, phones, cases, strict=True):
         await user.register(phone, time_zone=where_it_is(3))
         await change(user, quiet_hours=before)
-    fasts = [await user.start_fast(due_in=4.0 * crowding()) for user in users]
+    fasts = [await user.start_fast(due_in=lead(4.0)) for user in users]
     for session_id, (api_stack, held, *_) in zip(fasts, cases, strict=True):
         await api_stack.started(session_id)
         if held:

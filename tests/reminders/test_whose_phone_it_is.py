@@ -5,7 +5,7 @@ from uuid import UUID
 import pytest
 
 from simulator import Simulator
-from tests.busy import crowding
+from tests.busy import lead
 from tests.stack import Phone, Stack, User, android, eventually, iphone, uncommitted
 
 
@@ -21,7 +21,7 @@ async def test_a_phone_that_changed_hands_while_the_fast_slept_shows_nothing(
 ) -> None:
     alice, bob = unarmed.user(), stack.user()
     await alice.register(phone)
-    session_id = await alice.start_fast(due_in=1.2 * crowding())
+    session_id = await alice.start_fast(due_in=lead(1.2))
 
     await bob.register(phone)
 
@@ -116,7 +116,7 @@ async def test_a_token_that_rotated_between_planning_and_sending_is_followed(
 async def _armed(stack: Stack, phone: Phone) -> tuple[User, User, UUID]:
     alice, bob = stack.user(), stack.user()
     await alice.register(phone)
-    session_id = await alice.start_fast(due_in=2.0 * crowding())
+    session_id = await alice.start_fast(due_in=lead(2.0))
     await eventually(lambda: stack.holds_sends(session_id, 1))
     return alice, bob, session_id
 

@@ -2,7 +2,7 @@
 
 import signal
 
-from tests.busy import crowding
+from tests.busy import lead
 from tests.servers import part
 from tests.stack import iphone
 from tests.telemetry.conftest import Traced
@@ -14,7 +14,7 @@ async def test_a_reminder_that_another_worker_takes_up_stays_below_its_workflow(
     unhurried = {"OTEL_BSP_SCHEDULE_DELAY": "600000"}  # so that a worker tells nothing before its end
     async with part(traced.environment() | unhurried, "worker.py") as first:
         await first.says("worker ready")
-        session_id = await user.start_fast(due_in=5.0 * crowding())
+        session_id = await user.start_fast(due_in=lead(5.0))
         await stack.started(session_id)
         told_before = traced.collector.about(session_id)
         await first.end(signal.SIGTERM)
