@@ -38,7 +38,9 @@ async def nothing_goes_on(stack: Stack, simulator: Simulator) -> AsyncIterator[N
     """
     yield
     going_on = "SELECT id, user_id FROM fasting_sessions WHERE status = 'active' AND user_id <> 'imported'"
-    await asyncio.gather(*(stack.user(each.user_id).cancel(each.id) for each in await stack.rows(going_on)))
+    fasts = await stack.rows(going_on)
+    await asyncio.gather(*(stack.user(each.user_id).cancel(each.id) for each in fasts))
+    await asyncio.gather(*(stack.finished(each.id) for each in fasts))  # calls in flight have ended then
     author, reader, phones = stack.user(), stack.user(), [iphone(), android()]
     await reader.register(*phones)
     await posted(author, await conversation_of(author, reader))
