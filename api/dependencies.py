@@ -1,4 +1,4 @@
-"""What routes depend on: the caller, the database, the relay, a page of a list, and whether the database is ready."""
+"""What routes depend on: the caller, the database, the relay, a page, limits of batches and exports, readiness."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""The database's engine and sessions. A connection that cannot write is dropped, as after a failover."""
+"""The database's engine and sessions: a connection that cannot write is dropped, and metrics count once committed."""
 
 import asyncio
 import socket

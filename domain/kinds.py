@@ -1,4 +1,4 @@
-"""Kinds of notification. A new kind needs an entry here, and its texts in `domain/presentation.toml`."""
+"""Kinds of notification. CONTRIBUTING.md names all that a new kind needs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
-"""Where the simulator listens, where it keeps its files, how it behaves, and what its clients need.
+"""Where the simulator listens and how it behaves; the certificates and credentials of itself and its clients.
 
-Their keys are made once under the run directory.
+They are made once, and kept under the run directory.
 """
 
 import datetime
