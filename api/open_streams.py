@@ -260,7 +260,7 @@ class LogFeed:
     async def _recover(self) -> None:
         is_available = False
         while not is_available:
-            await asyncio.sleep(random.uniform(0.5, 1.5))  # noqa: S311
+            await asyncio.sleep(random.uniform(0.5, 1.5))  # noqa: S311 -- spreads load
             is_available, _ = await check_readiness(self._sessions)
         self._available.set()
 
@@ -290,7 +290,7 @@ class LogListener:
                 self._failures += 1
                 log.warning("listening failed, will retry", error=type(error).__name__)
             self._on_gap()
-            wait = _BACK_OFF.delay(max(self._failures, 1), random.random(), None)  # noqa: S311
+            wait = _BACK_OFF.delay(max(self._failures, 1), random.random(), None)  # noqa: S311 -- spreads load
             await asyncio.sleep(wait.total_seconds())
 
     async def _listen(self) -> None:

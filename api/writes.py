@@ -75,7 +75,7 @@ class Writes:
                         raise being_erased() from None
                     if not is_contended(error):
                         raise
-                    pause = random.uniform(*_PAUSE)  # noqa: S311
+                    pause = random.uniform(*_PAUSE)  # noqa: S311 -- spreads load
                     if asyncio.get_running_loop().time() + pause > until:
                         raise _too_many() from error
                 await asyncio.sleep(pause)

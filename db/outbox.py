@@ -165,7 +165,7 @@ async def hurry(db: AsyncSession, subject_ids: Collection[UUID]) -> None:
 
 async def postpone(db: AsyncSession, outbox_id: int, attempts: int, error: str) -> None:
     """Try again later: exponential back-off with full jitter."""
-    wait = timedelta(seconds=random.uniform(0.5, min(_LONGEST_BACK_OFF, 2.0 ** min(attempts, 10))))  # noqa: S311
+    wait = timedelta(seconds=random.uniform(0.5, min(_LONGEST_BACK_OFF, 2.0 ** min(attempts, 10))))  # noqa: S311 -- spreads load
     values = {"next_attempt_at": func.clock_timestamp() + wait, "last_error": error}
     await db.execute(update(OutboxRow).where(OutboxRow.id == outbox_id).values(values))
 

@@ -131,7 +131,7 @@ async def record(
     await _drop_beyond(db, webhook.id)
     if not (await _is_resting(db, webhook.id)) or not failures:
         return Recorded()
-    rests_for = rest_after(failures, random.random(), results[-1][1].retry_after if results else None)  # noqa: S311
+    rests_for = rest_after(failures, random.random(), results[-1][1].retry_after if results else None)  # noqa: S311 -- spreads load
     rests = update(WebhookRow).where(WebhookRow.id == webhook.id).values(rests_until=now + rests_for)
     await db.execute(rests)
     return Recorded(rests_for=rests_for)
@@ -207,7 +207,7 @@ class _Row:
 
 def _tried(outgoing: Outgoing, result: Attempted, now: datetime) -> _Row:
     attempts, gives_up_at = outgoing.attempts + 1, outgoing.gives_up_at or now + TRIED_FOR
-    again_at = now + again_after(attempts, random.random(), result.retry_after)  # noqa: S311
+    again_at = now + again_after(attempts, random.random(), result.retry_after)  # noqa: S311 -- spreads load
     state = DeliveryState.PENDING
     if result.reason is None:
         state = DeliveryState.ACCEPTED

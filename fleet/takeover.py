@@ -34,7 +34,6 @@ _ROUNDING = 0.01  # seconds, by which a timer may fire early
 _MAX_AT_ONCE = 1_000
 _RESTS = 1.0  # seconds after trouble
 _TIMEOUT = 4.0  # seconds for one statement
-log = structlog.get_logger()
 _BETWEEN = 0.1  # seconds between batches, in which the other workers take theirs
 _SPARES = 10  # times as long as a look took passes before the next, to spare the database
 _MAX_TAKEN = 5_000  # of one priority, in this worker at a time
@@ -43,6 +42,8 @@ _KINDS = tuple(
     frozenset(kind for kind in Kind if (RULES[kind].priority is Priority.REMINDER) is are_reminders)
     for are_reminders in (True, False)
 )
+
+log = structlog.get_logger()
 
 
 @dataclass(slots=True, eq=False)

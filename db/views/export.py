@@ -54,7 +54,7 @@ class Held:
 
 def _rows(table: str, condition: str, order: str) -> str:
     """Write SQL that gives rows of another table as a JSON list."""
-    return f"coalesce((SELECT jsonb_agg(to_jsonb(o) ORDER BY o.{order}) FROM {table} o WHERE {condition}), '[]')"  # noqa: S608
+    return f"coalesce((SELECT jsonb_agg(to_jsonb(o) ORDER BY o.{order}) FROM {table} o WHERE {condition}), '[]')"  # noqa: S608 -- ours
 
 
 _ATTEMPTS = _rows("push_attempts", "o.task_id = push_tasks.task_id", "number")
