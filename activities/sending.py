@@ -29,7 +29,6 @@ from push.limiter.registry import RouteLimiters
 from push.limiter.route_limiter import Permit, RouteLimiter
 from push.registry import SenderRegistry
 from push.sender import (
-    Accepted,
     Answer,
     AwaitsCredentials,
     Delivery,
@@ -315,11 +314,7 @@ class PushSending:
         go, result, look = attempted.go, attempted.result, None
         if not isinstance(result, ProviderTrouble):
             dead_tokens = await self._cutoff.note(go, attempted.sender, result)
-            may_wait = (
-                isinstance(result, Accepted) and go.push.collapse_key is not None
-            )  # else a lost one is not repeated
-            ago = await self._due_load.give_way() if may_wait else 0.0
-            outcome = outcomes.answered(go, result, attempted.latency, dead_tokens, ago)
+            outcome = outcomes.answered(go, result, attempted.latency, dead_tokens)
         elif isinstance(result, Unavailable) and result.delivery in _IN_DOUBT and go.push.collapse_key is None:
             update = Update(go.push.task_id, TaskState.DEAD, "fate_unknown")
             outcome = outcomes.failed(go, result, attempted.latency, update)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import select, text
+from sqlalchemy import func, literal_column, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import among, columns_of, once_committed
@@ -30,6 +30,7 @@ class FinalAttempt:
 
     task_id: UUID
     started_at: datetime
+    answered_at: datetime
     outcome: str  # accepted, rejected or unregistered
     reason: str | None
 
@@ -65,11 +66,17 @@ async def under_way(db: AsyncSession, task_ids: Collection[UUID]) -> Mapping[UUI
 async def final(db: AsyncSession, task_ids: Collection[UUID]) -> Mapping[UUID, FinalAttempt]:
     """Find the final results of these tasks' calls; a task's own row may have been locked when the call ended."""
     query = (
-        select(PushAttempt.task_id, PushAttempt.started_at, PushAttempt.outcome, PushAttempt.reason)
+        select(
+            PushAttempt.task_id,
+            PushAttempt.started_at,
+            PushAttempt.started_at + func.coalesce(PushAttempt.latency_ms, 0) * _MILLISECOND,
+            PushAttempt.outcome,
+            PushAttempt.reason,
+        )
         .where(among(PushAttempt.task_id, task_ids), PushAttempt.outcome.in_(_FINAL))
         .order_by(PushAttempt.number)
     )
-    return {row.task_id: FinalAttempt(*row[:2], str(row.outcome), row.reason) for row in await db.execute(query)}
+    return {row.task_id: FinalAttempt(*row[:3], str(row.outcome), row.reason) for row in await db.execute(query)}
 
 
 async def begin(db: AsyncSession, attempts: Collection[Begun]) -> None:
@@ -100,6 +107,7 @@ async def forget(db: AsyncSession, attempts: Collection[Uncalled]) -> None:
         await db.execute(_FORGET, columns_of(attempts, "attempt_id", "task_id"))
 
 
+_MILLISECOND = literal_column("interval '1 ms'")
 _FINAL = ("accepted", "rejected", "unregistered")
 
 _BEGIN = text("""

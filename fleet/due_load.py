@@ -1,9 +1,7 @@
-"""When thousands of sends are due at one instant, the finished ones are recorded and reported after the others' calls.
+"""When thousands of sends are due at one instant, the finished ones are reported after the others' calls.
 
-To record an outcome costs nearly as much as to send, so the first few hundred would hold up those that are still to be
-sent. What is accepted and not recorded yet waits for the lease of its attempt if the worker is killed, so that delay is
-short. A finished activity costs the Temporal server more CPU than the send itself. A later report loses nothing, since
-the database has the outcome.
+A finished activity costs the Temporal server more CPU than the send itself. A later report loses nothing, since the
+database has the outcome.
 """
 
 import asyncio
@@ -13,8 +11,6 @@ from contextlib import contextmanager
 from typing import Any
 
 MAX_DELAY = 2.0  # seconds, of a report
-MAX_RECORD_DELAY = 0.5  # seconds
-MANY = 100  # sends that are due; while there are fewer, outcomes are recorded at once
 NEAR = 3.0  # seconds
 
 
@@ -61,8 +57,6 @@ class DueLoad:
         self._held = Counter[int]()  # by the second in which they come due, on the event loop's clock
         self._over = asyncio.Event()
         self._over.set()
-        self._giving_way: list[asyncio.Future[None]] = []
-        self._enough: asyncio.TimerHandle | None = None  # of the first of them
 
     @contextmanager
     def taking_part(self) -> Iterator[None]:
@@ -82,36 +76,14 @@ class DueLoad:
         finally:
             self._add()
 
-    async def give_way(self) -> float:
-        """Wait until few sends are due, at most MAX_RECORD_DELAY; returns how many seconds that took."""
-        if self._count < MANY:
-            return 0.0
-        loop = asyncio.get_running_loop()
-        began, few = loop.time(), loop.create_future()
-        self._giving_way.append(few)
-        if self._enough is None:
-            self._enough = loop.call_later(MAX_RECORD_DELAY, self._go_on)
-        await few
-        return loop.time() - began
-
     def _add(self) -> None:
         self._count += 1
         self._over.clear()
 
     def _take_off(self) -> None:
         self._count -= 1
-        if self._giving_way and self._count < MANY:
-            self._go_on()
         if not self._count:
             self._over.set()
-
-    def _go_on(self) -> None:
-        if self._enough is not None:
-            self._enough.cancel()
-        waiting, self._giving_way, self._enough = self._giving_way, [], None
-        for few in waiting:
-            if not few.done():
-                few.set_result(None)
 
     @contextmanager
     def expecting(self, seconds: float) -> Iterator[None]:

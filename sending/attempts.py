@@ -143,8 +143,8 @@ def _update(task: push_tasks.Task, verdict: Verdict, now: datetime) -> push_task
             )
         case Deferred(Hindrance(reason, delay)):
             return push_tasks.Update(task.task_id, TaskState.PENDING, reason, next_attempt_at=now + delay)
-        case Final(state, settled_reason):
-            return push_tasks.Update(task.task_id, state, settled_reason)
+        case Final(state, settled_reason, ago):
+            return push_tasks.Update(task.task_id, state, settled_reason, ago=ago)
         case InFlight() | TakenOver():
             return None
 

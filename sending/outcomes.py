@@ -79,6 +79,7 @@ class Outcome:
     token_refused_on: Route | None = None
     dead_tokens: tuple[ReportedToken, ...] = ()
     sounding: Sounding | None = None
+    answered_at: float = field(default_factory=time.monotonic, compare=False)  # by the monotonic clock
 
     @property
     def has_sounded(self) -> bool:
@@ -86,14 +87,12 @@ class Outcome:
         return isinstance(self.ended, Ended) and self.ended.outcome in {"accepted", "unknown"}
 
 
-def answered(
-    go: Proceed, answer: Answer, latency: float, dead_tokens: tuple[ReportedToken, ...], ago: float = 0.0
-) -> Outcome:
-    """Make the outcome of an answer, which is final for the push; in seconds, what the call took, and since when."""
+def answered(go: Proceed, answer: Answer, latency: float, dead_tokens: tuple[ReportedToken, ...]) -> Outcome:
+    """Make the outcome of an answer, which is final for the push; `latency` of the call in seconds."""
     match answer:
         case Accepted(provider_id):
             validated = "validated" if go.push.validate_only else None
-            update = Update(go.push.task_id, TaskState.ACCEPTED, validated, ago=ago)
+            update = Update(go.push.task_id, TaskState.ACCEPTED, validated)
             ended = _ended(go, word(answer), validated, latency, provider_id)
             return Outcome(ended, update, dead_tokens=dead_tokens, sounding=go.sounding)
         case Rejected(reason):
@@ -188,8 +187,14 @@ async def end_attempts(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[
         dead_tokens = [dead for outcome in outcomes for dead in outcome.dead_tokens]
         refused_on = {o.token_refused_on for o in outcomes if o.token_refused_on}
         cut_off = await token_error_cutoffs.engaged_among(db, refused_on | {dead.route for dead in dead_tokens})
+        now = time.monotonic()
         updates = [
-            replace(o.update, state=TaskState.DEAD) if o.token_refused_on in cut_off else o.update for o in outcomes
+            replace(
+                o.update,
+                state=TaskState.DEAD if o.token_refused_on in cut_off else o.update.state,
+                ago=now - o.answered_at,
+            )
+            for o in outcomes
         ]
         refused = [update.task_id for update in updates if update.state is TaskState.UNREGISTERED]
         if refused:

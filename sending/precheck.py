@@ -97,6 +97,7 @@ class Final:
 
     state: TaskState
     reason: str | None
+    ago: float = 0.0  # seconds since it was accepted
 
 
 Verdict = Proceed | Deferred | InFlight | TakenOver | Final
@@ -158,7 +159,8 @@ def _check(task: push_tasks.Task, ask: Claim | Hindered, facts: Facts) -> Verdic
         return Final(task.state, task.last_reason)
     final = facts.final.get(task.task_id)
     if final is not None and (task.again_at is None or task.again_at < final.started_at):
-        return Final(TaskState(final.outcome), final.reason)  # the task was locked when its call was over
+        ago = (facts.now - final.answered_at).total_seconds()
+        return Final(TaskState(final.outcome), final.reason, max(ago, 0.0))  # the call was noted on its attempt alone
     if ask.held_by is not None and ask.held_by != task.held_by:
         return TakenOver()
     under_way = facts.under_way.get(task.task_id)

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
@@ -13,7 +14,7 @@ from db.push_attempts import Ended
 from db.push_tasks import Update
 from domain.push import Environment, Provider, Route, TaskState
 from sending.attempts import check_pushes
-from sending.outcomes import NotStored, Outcome, Recording, ReportedToken, never_called, note_calls
+from sending.outcomes import NotStored, Outcome, Recording, ReportedToken, end_attempts, never_called, note_calls
 from sending.precheck import Claim, Final, Proceed
 from tests.routes.worker_harness import due_now
 from tests.stack import Stack, eventually, iphone, uncommitted
@@ -71,15 +72,35 @@ async def test_a_push_that_was_taken_while_its_row_was_stuck_is_not_sent_again_t
     stack: Stack,
 ) -> None:
     [go] = await _begun(stack, 1)
+    long_ago = "UPDATE push_attempts SET started_at = started_at - interval '2 hours' WHERE task_id = :id"
     async with uncommitted(stack, HOLD, id=go.push.task_id):
-        await note_calls(stack.sessions, [_accepted(go, "fine")])
+        await note_calls(stack.sessions, [_accepted(go, "fine", timedelta(hours=1))])
+    async with stack.sessions.begin() as db:
+        await db.execute(text(long_ago), {"id": go.push.task_id})
     assert (await _task(stack, go.push.task_id))[0] == "pending"
 
     [verdict] = await check_pushes(stack.sessions, [Claim(go.push.task_id)])
 
-    assert verdict == Final(TaskState.ACCEPTED, None)
+    assert isinstance(verdict, Final)
+    assert (verdict.state, verdict.reason) == (TaskState.ACCEPTED, None)
     assert await _task(stack, go.push.task_id) == ("accepted", None)
     assert await _attempts(stack, go.push.task_id) == [("accepted", None, "fine")]
+    query = """
+        SELECT extract(epoch FROM accepted_at - started_at) AS seconds
+          FROM push_tasks JOIN push_attempts USING (task_id) WHERE task_id = :id
+    """
+    [row] = await stack.rows(query, id=go.push.task_id)
+    assert row.seconds == pytest.approx(3600, abs=10)
+
+
+async def test_a_push_was_accepted_when_the_provider_said_so_however_late_that_is_recorded(stack: Stack) -> None:
+    [go] = await _begun(stack, 1)
+
+    await end_attempts(stack.sessions, [replace(_accepted(go, "fine"), answered_at=time.monotonic() - 60)])
+
+    query = "SELECT extract(epoch FROM settled_at - accepted_at) AS ago FROM push_tasks WHERE task_id = :id"
+    [row] = await stack.rows(query, id=go.push.task_id)
+    assert 59 < row.ago < 61
 
 
 async def test_a_refusal_of_before_a_redrive_settles_nothing(stack: Stack) -> None:
@@ -127,8 +148,8 @@ async def _begun(stack: Stack, count: int) -> list[Proceed]:
     return [go for go in goes if isinstance(go, Proceed)]
 
 
-def _accepted(go: Proceed, provider_id: str) -> Outcome:
-    ended = Ended(go.push.attempt_id, "accepted", None, 1, provider_id)
+def _accepted(go: Proceed, provider_id: str, latency: timedelta = timedelta(milliseconds=1)) -> Outcome:
+    ended = Ended(go.push.attempt_id, "accepted", None, latency // timedelta(milliseconds=1), provider_id)
     return Outcome(ended, Update(go.push.task_id, TaskState.ACCEPTED, None))
 
 
