@@ -5,6 +5,7 @@ import asyncio
 from uuid import UUID
 
 from commands.context import actor, cell, print_json, query
+from commands.sign_in import user_id
 from db.engine import Sessions
 from domain.push import TaskState
 from operations import diagnostic_push as test_pushes
@@ -19,7 +20,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     sending = commands.add_parser(
         "test-push", help="send a test push to a user and follow it", epilog="Exit status 0: every push was accepted."
     )
-    sending.add_argument("--user", required=True, metavar="ID")
+    sending.add_argument("--user", required=True, type=user_id, metavar="ID")
     sending.add_argument("--installation", type=UUID, metavar="ID", help="only this phone")
     sending.add_argument("--validate-only", action="store_true", help="FCM only checks the push; no phone gets it")
     sending.add_argument("--json", action="store_true", help="print JSON when every push is settled")

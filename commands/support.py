@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from commands.context import actor, cell, print_json, print_list, print_table, query, read, up_to, write
+from commands.sign_in import user_id
 from db.engine import as_of_one_moment
 from db.views import dead_tasks, gates, present, timeline
 from db.views.dead_tasks import PushTaskFilter, ShownTask, WholeTask, check_filter
@@ -129,7 +130,7 @@ def _add_filter(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--environment", type=Environment, metavar="E", help="production or sandbox")
     parser.add_argument("--kind", type=Kind, metavar="K")
     parser.add_argument("--reason", metavar="R", help="the last reason, an exact match")
-    parser.add_argument("--user", dest="user_id", metavar="ID")
+    parser.add_argument("--user", dest="user_id", type=user_id, metavar="ID")
     parser.add_argument(
         "--conversation", dest="conversation_id", type=UUID, metavar="ID", help="a conversation or fasting session"
     )
@@ -222,7 +223,7 @@ def _route_name(route: ShownRoute) -> str:
 
 def _add_timeline(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     timeline = commands.add_parser("timeline", help="what happened to a user's pushes, and why")
-    timeline.add_argument("--user", required=True, metavar="ID")
+    timeline.add_argument("--user", required=True, type=user_id, metavar="ID")
     timeline.add_argument("--session", type=UUID, metavar="ID", help="only this fasting session and its reminders")
     timeline.add_argument("--message", type=UUID, metavar="ID", help="only this message")
     timeline.add_argument("--limit", type=up_to(_MOST_ITEMS), default=50, metavar="N", help="the latest N (50)")

@@ -24,6 +24,9 @@ TOKEN_ERRORS = frozenset({
 # The provider says since when the token is dead, which may be before its last registration. Then it is kept.
 SAYS_GONE = frozenset({"ExpiredToken", "Unregistered", "UNREGISTERED"})
 
+# Either the token is dead or our environment is wrong: the token is kept until later pushes to others are accepted.
+SUSPECTS = frozenset({"BadDeviceToken", "INVALID_ARGUMENT_TOKEN"})
+
 _BY_MEANING: Mapping[str, str] = {  # the reasons, with blanks between
     # decided by Fastbell: `domain/last_check.py`, and planning
     "only a dead push can be redriven.": "not_dead",

@@ -116,10 +116,19 @@ class Past(StrEnum):
         "{actor} redrove {push} for {phone}, which had been given up when sending to {phones} was stopped ({reason})."
     )
     PROCESSED_LATE = " It was processed only at {created_at}: the workers, Temporal or the database were late."
+    MESSAGE_PROCESSED_LATE = (
+        " It was processed only at {created_at}: an earlier push of its conversation was still under way, or the "
+        "workers, Temporal or the database were late."
+    )
+    ANSWERED_LATE = " {Provider} was called at {called_at}, and took {took} to answer."
     NOTHING_HELD_IT_UP = " No obstacle is on record: the workers were busy, stopped or late."
     REFUSED_BUT_KEPT = (
         "{Provider} refused the token of {phone}, so {push} did not reach it: {provider} says that the token was dead "
         "before the app registered it last ({reason}). So the token is kept, and the next push is tried with it."
+    )
+    SUSPECT_KEPT = (
+        " The settings of the service may be to blame as well, so the token is kept, and the next push is tried with "
+        "it."
     )
     NOT_SENT = "{Push} was not sent to {phone}: {why}"
     BEFORE_THAT = " Before that: {why}"

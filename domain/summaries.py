@@ -38,6 +38,7 @@ class TokenSince(StrEnum):
     """What a phone's token is now, after it was refused."""
 
     ACTIVE = "active"  # kept, or registered again
+    SUSPECTED = "suspected"  # kept, because the settings of the service may be to blame
     INVALIDATED = "invalidated"
 
 
@@ -95,6 +96,7 @@ class _Says(StrEnum):
     REJECTED = "Refused for {phones}: {why}"
     UNREGISTERED = "The token of {phones} was refused by {provider}.{now}"
     REGISTERED_NOW = " It is active now: the phone registered again, or the refusal was about an older registration."
+    SUSPECTED_NOW = " It is active now: the settings of the service may be to blame as well, so it was kept."
     TO_OPEN = " Opening the app there once fixes it."
     DEAD = "Given up for {phones}: {why}"
     SO_FOR_ALL = " This holds for {phones}."
@@ -110,7 +112,12 @@ _BY_STATE = {
     TaskState.DEAD: _Says.DEAD,
     TaskState.PENDING: _Says.PENDING,
 }
-_NOW = {None: "", TokenSince.ACTIVE: _Says.REGISTERED_NOW, TokenSince.INVALIDATED: _Says.TO_OPEN}
+_NOW = {
+    None: "",
+    TokenSince.ACTIVE: _Says.REGISTERED_NOW,
+    TokenSince.SUSPECTED: _Says.SUSPECTED_NOW,
+    TokenSince.INVALIDATED: _Says.TO_OPEN,
+}
 # What may have changed since, in the past tense
 _THEN = {
     "no_active_token": "the phone had no active token.",

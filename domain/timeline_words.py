@@ -149,14 +149,18 @@ def _cause(what: Happening) -> str:
     if held_up_by:
         return Past.HELD_UP_BY_CUTOFF if held_up_by == "brake_engaged" else Past.HELD_UP
     if _has(what, "created_at") and _instant(what, "created_at") >= _instant(what, "late_from") + _ON_TIME:
-        return Past.PROCESSED_LATE
+        return Past.MESSAGE_PROCESSED_LATE if what.kind is Kind.MESSAGE else Past.PROCESSED_LATE
+    if _took(what) >= _ON_TIME:
+        return Past.ANSWERED_LATE
     return Past.NOTHING_HELD_IT_UP
 
 
 def _rejected(what: Happening) -> str:
     if what.reason in UNCALLED:
         return Past.NOT_SENT
-    return Past.REFUSED_BUT_KEPT if what.detail.get("is_kept") else PAST[what.event]
+    if what.detail.get("is_kept"):
+        return Past.REFUSED_BUT_KEPT
+    return PAST[what.event] + (Past.SUSPECT_KEPT if what.detail.get("is_suspect") else "")
 
 
 def _expired(what: Happening) -> str:
@@ -279,6 +283,7 @@ def _filled(sentence: str, what: Happening) -> str:
         "whom": "any phone" if what.installation_id is None else _phone(what),
         "after": after,
         "late": duration(_late(what) or timedelta()),
+        "took": duration(_took(what)),
         "engaged": f" at {_at(what, 'cutoff_at')}" if _has(what, "cutoff_at") else "",
         "refusal": _refusal(what),
         "dry": Past.DRY if detail.get("validate_only") else "",
@@ -325,6 +330,10 @@ def _phone(what: Happening) -> str:
 def _late(what: Happening) -> timedelta | None:
     seconds = what.detail.get("late_seconds")
     return None if seconds is None else timedelta(seconds=seconds)
+
+
+def _took(what: Happening) -> timedelta:
+    return timedelta(milliseconds=what.detail.get("took_ms") or 0)
 
 
 def _reminder_lists(what: Happening) -> Mapping[str, str]:

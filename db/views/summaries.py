@@ -32,7 +32,7 @@ from domain.fasts import (
 from domain.kinds import Kind
 from domain.messages import LONGEST_GRACE
 from domain.push import Provider, TaskState
-from domain.reasons import why
+from domain.reasons import SUSPECTS, why
 from domain.summaries import MessageSummary, SettledPushes, SummaryState, TokenSince, WithheldReason
 from domain.timeline import TimelineItem, TimelinePart
 
@@ -236,6 +236,8 @@ def _of_standing(standing: ReminderStanding, state: SummaryState, text: str) -> 
     )
 
 
+_SUSPECTS = "{" + ",".join(sorted(SUSPECTS)) + "}"
+
 # One row for each group of a message's pushes, and one for each reason for which others were withheld. A phone that
 # has a push task is not counted as withheld: a push that it missed was revived when the phone registered again. A
 # decision about all phones is told only where no push was planned.
@@ -280,7 +282,10 @@ LINES = text(
                count(*) FILTER (WHERE synced_at IS NOT NULL AND state = 'accepted') AS synced, token
           FROM shown
           LEFT JOIN LATERAL (
-            SELECT CASE WHEN d.active THEN 'active' ELSE 'invalidated' END AS token
+            SELECT CASE WHEN NOT d.active THEN 'invalidated'
+                        WHEN shown.last_reason = ANY(CAST('{_SUSPECTS}' AS text[])) AND d.id = shown.device_id
+                             AND d.registered_at <= shown.settled_at THEN 'suspected'
+                        ELSE 'active' END AS token
               FROM device_tokens d
              WHERE shown.state = 'unregistered' AND d.user_id = :user_id AND d.installation_id = shown.installation_id
                AND (d.active OR d.inactive_reason = 'invalidated')

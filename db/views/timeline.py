@@ -17,7 +17,7 @@ from db import last_check, preferences, push_tasks, token_error_cutoffs
 from db.engine import among
 from db.models.operations import TokenErrorCutoffRow
 from db.models.people import DeviceToken
-from db.models.pushes import PushTask
+from db.models.pushes import PushAttempt, PushTask
 from db.unreadable import known_or_none, log_unreadable, readable, word
 from db.views import devices as device_history
 from db.views import standings
@@ -25,7 +25,7 @@ from domain.devices import ReportedPermission
 from domain.kinds import RULES, Kind, Subject
 from domain.mass_failure import Threshold
 from domain.push import Provider, TaskState
-from domain.reasons import SAYS_GONE, TOKEN_ERRORS, UNCALLED
+from domain.reasons import SAYS_GONE, SUSPECTS, TOKEN_ERRORS, UNCALLED
 from domain.timeline import Event, Happening, TimelineItem, TimelinePart
 from domain.timeline_words import in_words, now_quiet
 
@@ -73,6 +73,7 @@ class _Known:
     brakes: Sequence[TokenErrorCutoffRow]  # of these days, the latest first
     permissions: Mapping[tuple[str, UUID], ReportedPermission]
     kept: Mapping[UUID, datetime]  # registration of tokens that are active, although a push was refused for them
+    calls: Mapping[UUID, tuple[datetime, int]]  # the accepted call: when it began, and its milliseconds
 
 
 async def _known(db: AsyncSession, rows: Sequence[Row[Any]]) -> _Known:
@@ -92,7 +93,17 @@ async def _known(db: AsyncSession, rows: Sequence[Row[Any]]) -> _Known:
             among(DeviceToken.id, refused), DeviceToken.active
         )
         kept = {row.id: row.registered_at for row in await db.execute(active)}
-    return _Known(tasks, await last_check.refusals(db, dead), engaged, permissions, kept)
+    calls = await _accepted_calls(db, [task.task_id for task in tasks.values() if task.state == TaskState.ACCEPTED])
+    return _Known(tasks, await last_check.refusals(db, dead), engaged, permissions, kept, calls)
+
+
+async def _accepted_calls(db: AsyncSession, task_ids: Sequence[UUID]) -> dict[UUID, tuple[datetime, int]]:
+    if not task_ids:
+        return {}
+    query = select(PushAttempt.task_id, PushAttempt.started_at, PushAttempt.latency_ms).where(
+        among(PushAttempt.task_id, task_ids), PushAttempt.outcome == "accepted", PushAttempt.latency_ms.is_not(None)
+    )
+    return {row.task_id: (row.started_at, row.latency_ms) for row in await db.execute(query)}
 
 
 _CUT_OFF = TOKEN_ERRORS | {"brake_engaged"}
@@ -161,7 +172,8 @@ def _more(row: Row[Any], event: Event, task: PushTask, known: _Known) -> dict[st
             }
         case Event.UNREGISTERED:
             registered_at = known.kept.get(task.device_id)
-            return {"is_kept": row.reason in SAYS_GONE and registered_at is not None and registered_at <= row.at}
+            is_kept = registered_at is not None and registered_at <= row.at
+            return {"is_kept": is_kept and row.reason in SAYS_GONE, "is_suspect": is_kept and row.reason in SUSPECTS}
         case Event.DEAD:
             more: dict[str, Any] = {"ended_at": row.at.isoformat(), "cutoff_at": _cutoff_at(task, row.at, known)}
             if task.state == TaskState.DEAD and task.settled_at in {None, row.at}:  # else it was redriven since
@@ -186,7 +198,10 @@ def _acceptance(task: PushTask, known: _Known) -> dict[str, Any]:
     permission: dict[str, Any] = {}
     if reported is not None:
         permission = {"permission": reported.permission, "permission_told_at": reported.at.isoformat()}
+    called_at, took_ms = known.calls.get(task.task_id, (None, None))
     return permission | {
+        "called_at": called_at and called_at.isoformat(),
+        "took_ms": took_ms,
         "late_seconds": max((task.accepted_at - late_from).total_seconds(), 0.0),
         "late_from": late_from.isoformat(),
         "held_up_by": task.held_up_by,
@@ -222,6 +237,12 @@ def _instant(json_text: str) -> str:
     return f"CASE WHEN {json_text} ~ '{is_one}' THEN {of_month} + {days} END"
 
 
+# What one transaction stored has one instant: then cause before effect. The digit begins the item's id.
+_RANK = """CASE WHEN event IN ('rotated', 'transferred', 'signed_out', 'test_push') THEN '0'
+                    WHEN event IN ('registered', 'reactivated', 'fast_started') THEN '1'
+                    WHEN event IN ('permission_told', 'goal_moved', 'planned') THEN '2'
+                    WHEN event = 'attempted' THEN '3' WHEN event = 'answered' THEN '4' ELSE '5' END"""
+
 # Nothing happens to a push before it is planned, so tasks planned after the page are not read. Of the others the latest
 # `limit` fill a page, so of older ones only later events can be on it. What was settled before migration 0004 has its
 # due instant. OFFSET 0 makes the planner look attempts and actions up by index, task by task: it cannot know how few
@@ -231,7 +252,7 @@ ITEMS = text(
     WITH mine AS MATERIALIZED (
         SELECT t.*, t.state = 'pending' AS waits,
                CASE WHEN t.state NOT IN ('pending', 'accepted')
-                    THEN coalesce(t.settled_at, greatest(t.due_at, t.created_at)) END AS ended_at
+                    THEN greatest(coalesce(t.settled_at, t.due_at), t.created_at) END AS ended_at
           FROM push_tasks t
          WHERE t.user_id = :user_id
            AND (CAST(:session_id AS uuid) IS NULL OR t.conversation_id = :session_id)
@@ -327,7 +348,7 @@ ITEMS = text(
           FROM device_tokens d JOIN device_token_events e ON e.device_id = d.id
          WHERE d.user_id = :user_id AND CAST(:message_ids AS uuid[]) IS NULL AND CAST(:session_id AS uuid) IS NULL
     ), named AS (
-        SELECT *, CAST(md5(event || '/' || subject) AS uuid) AS id FROM items
+        SELECT *, CAST({_RANK} || substr(md5(event || '/' || subject), 2) AS uuid) AS id FROM items
     )
     SELECT *, statement_timestamp() AS now FROM named
      WHERE (CAST(:before_at AS timestamptz) IS NULL OR at <= :before_at)

@@ -3,7 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
@@ -87,6 +87,19 @@ def _accepted_late(held_up_by: str) -> Happening:
     at = datetime(2026, 1, 31, 18, tzinfo=UTC)
     detail = {"late_seconds": 30.0, "held_up_by": held_up_by}
     return Happening(Event.ACCEPTED, Kind.REMINDER, Provider.APNS, UUID(int=1), 0, None, detail, at)
+
+
+@pytest.mark.parametrize(
+    ("kind", "blamed"),
+    [(Kind.REMINDER, "18:00:00 UTC: the workers"), (Kind.MESSAGE, "18:00:00 UTC: an earlier push of its conversation")],
+)
+def test_a_message_that_waits_for_an_earlier_push_is_not_blamed_on_the_workers_alone(kind: Kind, blamed: str) -> None:
+    at = datetime(2026, 1, 31, 18, tzinfo=UTC)
+    detail = {"late_seconds": 8.0, "created_at": at.isoformat(), "late_from": (at - timedelta(seconds=8)).isoformat()}
+
+    said = in_words(Happening(Event.ACCEPTED, kind, Provider.APNS, UUID(int=1), 0, None, detail, at))
+
+    assert blamed in said
 
 
 @pytest.mark.parametrize(

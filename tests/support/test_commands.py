@@ -204,6 +204,9 @@ async def test_a_test_push_is_sent_and_followed_from_the_command_line(
         ("dead list --due-from 2026-01-01T00:00", "error: argument --due-from: an instant needs an offset"),
         ("timeline --user anna --limit 1001", "error: argument --limit: must be a number from 1 to 1000"),
         ("timeline", "error: the following arguments are required: --user"),
+        (f"timeline --user {'a' * 201}", "argument --user: a user id has 1 to 200 printable characters"),
+        (f"test-push --user {'a' * 201}", "argument --user: a user id has 1 to 200 printable characters"),
+        (f"dead list --user {'a' * 201}", "argument --user: a user id has 1 to 200 printable characters"),
         ("dead list --state lost", "error: argument --state: invalid TaskState value: 'lost'"),
     ],
 )
