@@ -174,7 +174,7 @@ async def _plan_groups(
     installation_ids = [phone.installation_id for phone in phones]
     standing: Mapping[UUID, CollapseGroupStanding] = {}
     if message.is_alone:
-        standing = await collapse_groups.standings(db, due, installation_ids, now - ATTEMPT_LEASE)
+        standing = await collapse_groups.standings(db, due, installation_ids, now, ATTEMPT_LEASE)
     is_quiet = message.is_alone and all(_is_idle(each, now) and not each.taken for each in standing.values())
     awaiting = set() if is_quiet else await handoffs.users_awaiting_a_later(db, message)
     groups = {

@@ -57,9 +57,7 @@ class Batch(Generic[Ask, Answer]):
         self._gave_up = 0  # askers who gave up lately, and may still be waiting
         self._is_starting = False
         self._asked: deque[tuple[float, asyncio.Future[Answer]]] = deque()  # the oldest first, with its deadline
-        self._deadline: asyncio.TimerHandle | None = (
-            None  # one for all, since a timer for each costs more than the rest
-        )
+        self._deadline: asyncio.TimerHandle | None = None  # one for all: a timer for each costs more than the rest
         self._running: set[asyncio.Task[None]] = set()
         self._no_context = contextvars.Context()  # so that no batch logs in the name of its first asker
 

@@ -40,11 +40,11 @@ class CollapseGroupStanding:
 
 
 async def standings(
-    db: AsyncSession, message: DueMessage, installation_ids: Collection[UUID], lost_before: datetime
+    db: AsyncSession, message: DueMessage, installation_ids: Collection[UUID], now: datetime, in_flight: timedelta
 ) -> dict[UUID, CollapseGroupStanding]:
     """Give the state of a message's group on each of these installations. Waits for no lock.
 
-    A call that began before `lost_before` has lost its worker.
+    A call that began longer ago than `in_flight` has lost its worker.
     """
     values = {
         "message_id": message.message_id,
@@ -58,7 +58,7 @@ async def standings(
     if waiting:
         tried = set(await db.scalars(_HOLD_TRIED, {"task_ids": waiting}))
         calls = await push_attempts.under_way(db, tried)
-        tried -= {call.task_id for call in calls.values() if call.started_at > lost_before}
+        tried -= {call.task_id for call in calls.values() if call.is_under_way(now, in_flight)}
     return {
         row.installation_id: CollapseGroupStanding(
             newer=row.newer,
@@ -107,7 +107,8 @@ def _place(sounding: Sounding) -> tuple[UUID, str]:
 
 
 _STANDING = text("""
-    SELECT asked.installation_id, g.planned_at, coalesce(g.burst, 0) AS burst,
+    SELECT asked.installation_id, CASE WHEN g.planned_at <= clock_timestamp() THEN g.planned_at END AS planned_at,
+           coalesce(g.burst, 0) AS burst,
            coalesce(CAST(:due_at AS timestamptz) < greatest(
                (SELECT max(t.due_at) FROM push_tasks AS t
                  WHERE t.installation_id = asked.installation_id AND t.collapse_key = :collapse_key
@@ -238,6 +239,7 @@ _AROUND = text("""
           JOIN push_attempts AS call
                  ON call.task_id = other.task_id AND call.outcome IS NULL
                 AND call.started_at > statement_timestamp() - CAST(:in_flight AS interval)
+                AND call.started_at < statement_timestamp() + CAST(:in_flight AS interval)
          WHERE other.task_id <> asked.task_id
      ) AS calls
      WHERE asked.task_id = ANY(CAST(:task_ids AS uuid[]))

@@ -89,16 +89,19 @@ async def _commit_each(db: AsyncSession) -> None:
     await db.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
 
 
-# An endless instant would break arithmetic.
-_DUE = f"greatest(t.due_at, t.next_attempt_at, t.again_at, CAST('{EARLIEST:%Y-%m-%d}+00' AS timestamptz))"
+# An odd instant would break arithmetic.
+_DUE = f"""greatest(t.due_at, t.next_attempt_at, CASE WHEN t.again_at <= statement_timestamp() THEN t.again_at END,
+                    CAST('{EARLIEST:%Y-%m-%d}+00' AS timestamptz))"""
 _UNHELD_FOR = "CAST(:unheld_for AS float8) * interval '1 second'"
 
-_LAPSED = """(
+_LEASE = "CAST(:lease AS float8) * interval '1 second'"
+
+_LAPSED = f"""(
     t.held_by IS NULL AND t.next_attempt_at IS NULL
     AND EXISTS (SELECT FROM push_attempts a
                  WHERE a.task_id = t.task_id AND a.outcome IS NULL
-                   AND a.started_at + CAST(:lease AS float8) * interval '1 second'
-                       BETWEEN statement_timestamp() - interval '1 minute' AND statement_timestamp())
+                   AND a.started_at BETWEEN statement_timestamp() - interval '1 minute' - {_LEASE}
+                                        AND statement_timestamp() - {_LEASE})
 )"""
 
 _LOST = f"""

@@ -2,14 +2,15 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import func, literal_column, select, text
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import among, columns_of, once_committed
 from db.models.pushes import PushAttempt
+from db.unreadable import known_or_none
 from telemetry import metrics
 
 
@@ -23,6 +24,10 @@ class Begun:
     started_at: datetime
     silent_because: str | None = None  # why the phone is not to ring
 
+    def is_under_way(self, now: datetime, lasts: timedelta) -> bool:
+        """Whether its worker may still call; not where it began in the future, as after a clock was set back."""
+        return abs(now - self.started_at) < lasts
+
 
 @dataclass(frozen=True, slots=True)
 class FinalAttempt:
@@ -30,9 +35,14 @@ class FinalAttempt:
 
     task_id: UUID
     started_at: datetime
-    answered_at: datetime
+    latency_ms: int | None
     outcome: str  # accepted, rejected or unregistered
     reason: str | None
+
+    def ago(self, now: datetime) -> float:
+        """Say how many seconds ago the provider answered; 0 where the call began at an odd instant."""
+        began_at = known_or_none(self.started_at) or now
+        return max((now - began_at).total_seconds() - (self.latency_ms or 0) / 1000, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +79,7 @@ async def final(db: AsyncSession, task_ids: Collection[UUID]) -> Mapping[UUID, F
         select(
             PushAttempt.task_id,
             PushAttempt.started_at,
-            PushAttempt.started_at + func.coalesce(PushAttempt.latency_ms, 0) * _MILLISECOND,
+            PushAttempt.latency_ms,
             PushAttempt.outcome,
             PushAttempt.reason,
         )
@@ -107,7 +117,6 @@ async def forget(db: AsyncSession, attempts: Collection[Uncalled]) -> None:
         await db.execute(_FORGET, columns_of(attempts, "attempt_id", "task_id"))
 
 
-_MILLISECOND = literal_column("interval '1 ms'")
 _FINAL = ("accepted", "rejected", "unregistered")
 
 _BEGIN = text("""

@@ -79,7 +79,7 @@ def waits_for(push: Unsettled) -> WaitsFor:
         return WaitsFor.EXPIRY
     if push.refused:
         return WaitsFor.CHECK
-    if push.call_since is not None and push.call_since + CALL_LASTS > push.now:
+    if push.call_since is not None and abs(push.now - push.call_since) < CALL_LASTS:
         return WaitsFor.ANSWER
     return _obstacle(push) or _by_the_clock(push)
 

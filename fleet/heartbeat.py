@@ -47,7 +47,7 @@ class Process:
             return True
         try:
             os.kill(other, 0)
-        except ProcessLookupError:
+        except (ProcessLookupError, OverflowError):  # the latter for a number that no process can have
             return True
         except PermissionError:
             return False

@@ -61,7 +61,7 @@ async def check_pushes(
         lost = [
             begun
             for task_id, begun in facts.under_way.items()
-            if begun.started_at + ATTEMPT_LEASE <= facts.now or isinstance(verdicts[task_id], Final)
+            if not begun.is_under_way(facts.now, ATTEMPT_LEASE) or isinstance(verdicts[task_id], Final)
         ]
         await push_attempts.end_lost(db, lost)
         await push_attempts.begin(

@@ -199,8 +199,9 @@ async def end_attempts(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[
         refused = [update.task_id for update in updates if update.state is TaskState.UNREGISTERED]
         if refused:
             await device_tokens.await_registrations(db, await push_tasks.installations_of(db, refused))
-        await push_attempts.forget(db, [o.ended for o in outcomes if isinstance(o.ended, Uncalled)])
         await push_tasks.apply(db, updates)
+        # after `apply`, which holds all tasks in one order
+        await push_attempts.forget(db, [o.ended for o in outcomes if isinstance(o.ended, Uncalled)])
         await push_attempts.end(db, [o.ended for o in outcomes if isinstance(o.ended, Ended)])
         await log.withdraw_read(db, [update.task_id for update in updates if update.state is TaskState.PENDING])
         await device_tokens.invalidate_all(db, [dead.named for dead in dead_tokens if dead.route not in cut_off])
@@ -222,12 +223,7 @@ async def unheld_outcomes(sessions: Sessions, outcomes: Sequence[Outcome]) -> li
 
 async def note_calls(sessions: Sessions, outcomes: Sequence[Outcome]) -> list[None]:
     """Record outcomes on the attempts alone, where tasks are locked, so that no push is sent again."""
-    uncalled = (
-        "unavailable",
-        "claim_too_old",
-        0,
-        None,
-    )  # deleted it can be only with its task's change
+    uncalled = ("unavailable", "claim_too_old", 0, None)  # deleted only together with a change of its task
     async with sessions.begin() as db:
         await wait_briefly_for_locks(db)
         await push_attempts.end(
@@ -291,9 +287,8 @@ class Recording:
         kept = self._kept.pop(task_id, None)
         if kept is None or kept.at + _KEPT_FOR < time.monotonic():
             return None
-        return await self.store(
-            kept.outcome, kept.route, claimed_at=time.monotonic() - ATTEMPT_LEASE.total_seconds()
-        )  # once
+        once = time.monotonic() - ATTEMPT_LEASE.total_seconds()
+        return await self.store(kept.outcome, kept.route, claimed_at=once)
 
     def store_later(self, outcome: Outcome) -> None:
         """Store an attempt's end in the background; if that fails, its lease ends it."""

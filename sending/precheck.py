@@ -159,12 +159,11 @@ def _check(task: push_tasks.Task, ask: Claim | Hindered, facts: Facts) -> Verdic
         return Final(task.state, task.last_reason)
     final = facts.final.get(task.task_id)
     if final is not None and (task.again_at is None or task.again_at < final.started_at):
-        ago = (facts.now - final.answered_at).total_seconds()
-        return Final(TaskState(final.outcome), final.reason, max(ago, 0.0))  # the call was noted on its attempt alone
+        return Final(TaskState(final.outcome), final.reason, final.ago(facts.now))  # noted on its attempt alone
     if ask.held_by is not None and ask.held_by != task.held_by:
         return TakenOver()
     under_way = facts.under_way.get(task.task_id)
-    if under_way is not None and under_way.started_at + ATTEMPT_LEASE > facts.now:
+    if under_way is not None and under_way.is_under_way(facts.now, ATTEMPT_LEASE):
         return InFlight(under_way.started_at + ATTEMPT_LEASE - facts.now)
     if task.expires_at <= facts.now:
         outlasted = task.last_reason  # trouble that lasted until the end; nothing else shows it

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from db.engine import make_engine, make_sessions
 from db.push_attempts import Ended
@@ -103,6 +104,29 @@ async def test_a_push_was_accepted_when_the_provider_said_so_however_late_that_i
     assert 59 < row.ago < 61
 
 
+@pytest.mark.parametrize("outcome", ["accepted", None])
+@pytest.mark.parametrize("at", ["infinity", "-infinity", "294276-12-31 23:59:59"])
+async def test_a_call_that_began_at_an_odd_instant_holds_up_neither_its_push_nor_those_beside_it(
+    stack: Stack, at: str, outcome: str | None
+) -> None:
+    called, beside = await due_now(stack, [iphone(), iphone()])
+    await check_pushes(stack.sessions, [Claim(called.task_id)])
+    odd = """
+        UPDATE push_attempts SET started_at = CAST(CAST(:at AS text) AS timestamptz), outcome = :outcome,
+               latency_ms = 2000 WHERE task_id = :id
+    """
+    async with stack.sessions.begin() as db:
+        await db.execute(text(odd), {"id": called.task_id, "at": at, "outcome": outcome})
+
+    verdicts = await check_pushes(stack.sessions, [Claim(called.task_id), Claim(beside.task_id)])
+
+    assert [type(each) for each in verdicts] == [Final if outcome else Proceed, Proceed]
+    if outcome:
+        late = "SELECT accepted_at - due_at BETWEEN '0' AND '1 minute' AS is_sound FROM push_tasks WHERE task_id = :id"
+        [row] = await stack.rows(late, id=called.task_id)
+        assert row.is_sound
+
+
 async def test_a_refusal_of_before_a_redrive_settles_nothing(stack: Stack) -> None:
     [go] = await _begun(stack, 1)
     refused = Ended(go.push.attempt_id, "rejected", "BadTopic", 1, None)
@@ -127,6 +151,26 @@ async def test_an_attempt_that_nobody_used_is_forgotten(stack: Stack) -> None:
     await eventually(is_forgotten)
     [task] = await stack.rows("SELECT * FROM push_tasks WHERE task_id = :id", id=go.push.task_id)
     assert (task.state, task.attempt_count) == ("pending", 0)
+
+
+async def test_an_outcome_without_a_call_holds_its_push_only_once_those_before_it_are_held(stack: Stack) -> None:
+    first, last = sorted((go.push for go in await _begun(stack, 2)), key=lambda push: push.task_id)
+    outcomes = [never_called(each.attempt_id, each.task_id, "claim_too_old") for each in (last, first)]
+    outcomes[1] = Outcome(
+        Ended(first.attempt_id, "accepted", None, 1, None), Update(first.task_id, TaskState.ACCEPTED, None)
+    )
+    async with uncommitted(stack, HOLD, id=first.task_id):
+        recording = asyncio.ensure_future(end_attempts(stack.sessions, outcomes))
+
+        async def waits() -> bool:
+            return recording.done() or await stack.someone_waits_for_a_lock()
+
+        await eventually(waits)
+        free = await stack.rows(f"{HOLD} SKIP LOCKED", id=last.task_id)
+        with pytest.raises(DBAPIError):
+            await recording
+
+    assert free
 
 
 async def test_an_outcome_outlasts_a_database_that_is_away_for_longer_than_its_lease(stack: Stack) -> None:

@@ -101,6 +101,12 @@ async def older_called(db: AsyncSession, device: DeviceToken) -> None:
     await call(db, await push(db, device, "pending", due=-1), began=-2)
 
 
+async def older_called_at_an_odd_instant(db: AsyncSession, device: DeviceToken) -> None:
+    task_id = await push(db, device, "pending", due=-1)
+    await call(db, task_id, began=0)
+    await db.execute(text("UPDATE push_attempts SET started_at = 'infinity' WHERE task_id = :id"), {"id": task_id})
+
+
 async def newer_lost(db: AsyncSession, device: DeviceToken) -> None:
     await call(db, await push(db, device, "pending", due=1), began=-20)
 
@@ -128,6 +134,7 @@ AROUND: dict[str, tuple[Around, CollapseGroupUse]] = {
         older_called,
         CollapseGroupUse(newer_begun=False, newer_waits=False, call_under_way=True),
     ),
+    "an older one's call began at an odd instant": (older_called_at_an_odd_instant, FREE),
     "a newer one's call was lost": (
         newer_lost,
         CollapseGroupUse(newer_begun=False, newer_waits=True, call_under_way=False),
@@ -166,6 +173,27 @@ async def test_a_line_that_sounded_at_an_odd_instant_rings(sessions: Sessions, s
     assert not seen[task_id].has_sounded
 
 
+@pytest.mark.parametrize("at", ["infinity", "2126-01-01"])
+async def test_a_line_whose_last_push_was_planned_or_called_at_an_odd_instant_is_free(
+    sessions: Sessions, at: str
+) -> None:
+    async with sessions() as db:
+        device = await phone(db)
+        await call(db, await push(db, device, "pending", due=-1), began=0)
+        await collapse_groups.note_planned(db, LINE, {device.installation_id: 9})
+        for change in (
+            "UPDATE push_attempts SET started_at = CAST(CAST(:at AS text) AS timestamptz)",
+            "UPDATE collapse_groups SET planned_at = CAST(CAST(:at AS text) AS timestamptz)",
+        ):
+            await db.execute(text(change), {"at": at})
+        message = DueMessage(uuid4(), Kind.MESSAGE, uuid4(), None, LINE, _now(), _now(), False)
+
+        standings = await collapse_groups.standings(db, message, [device.installation_id], _now(), IN_FLIGHT)
+
+    standing = standings[device.installation_id]
+    assert (standing.taken, standing.planned_at) == (False, None)
+
+
 async def test_no_question_about_a_line_reads_what_it_ever_held(sessions: Sessions) -> None:
     async with sessions() as db:
         device = await phone(db)
@@ -181,7 +209,7 @@ async def test_no_question_about_a_line_reads_what_it_ever_held(sessions: Sessio
         message = DueMessage(uuid4(), Kind.MESSAGE, uuid4(), None, LINE, _now() + timedelta(days=1), _now(), False)
         asked: dict[str, Callable[[], Awaitable[object]]] = {
             "the check": lambda: collapse_groups.seen(db, [task_id], IN_FLIGHT),
-            "the plan": lambda: collapse_groups.standings(db, message, [device.installation_id], _now()),
+            "the plan": lambda: collapse_groups.standings(db, message, [device.installation_id], _now(), IN_FLIGHT),
             "the outcome": lambda: push_tasks.apply(db, [Update(task_id, TaskState.ACCEPTED, None)]),
             "the revival": lambda: redrives.revive(db, device),
         }

@@ -160,6 +160,32 @@ async def test_what_was_being_called_when_its_worker_was_lost_is_sent_soon_after
     ]
 
 
+@pytest.mark.parametrize("at", ["infinity", "294276-12-31 23:59:59", "2126-01-01"])
+@pytest.mark.parametrize(("table", "column"), [("push_attempts", "started_at"), ("push_tasks", "again_at")])
+async def test_a_push_that_was_called_or_redriven_at_an_odd_instant_keeps_no_other_from_being_taken_over(
+    without_worker: Stack, table: str, column: str, at: str
+) -> None:
+    [odd], [lost] = [await due_now(without_worker, [phone]) for phone in (iphone(), iphone())]
+    if table == "push_attempts":
+        await check_pushes(without_worker.sessions, [Claim(odd.task_id)])
+    change_to = f"UPDATE {table} SET {column} = CAST(CAST(:at AS text) AS timestamptz) WHERE task_id = :id"
+    await change(without_worker, change_to, id=odd.task_id, at=at)
+    await _hold(without_worker, uuid4(), [lost])
+    of_all = holds.Lost([], [Kind.REMINDER], list(Provider), unheld_for=60.0)
+
+    async with without_worker.sessions() as db:
+        next_due = await holds.next_due(db, of_all, 5.0)
+    async with without_worker.sessions() as db:
+        taken = await holds.take(db, uuid4(), of_all, ALL, 100)
+
+    await change(
+        without_worker, "UPDATE push_tasks SET state = 'dead' WHERE task_id = ANY(:ids)", ids=_ids([odd, lost])
+    )
+    assert next_due is not None
+    assert next_due <= 0
+    assert lost.task_id in {each.send.task_id for each in taken}
+
+
 async def test_what_nobody_holds_or_calls_though_it_is_due_is_sent_after_a_loss_or_a_start(
     without_worker: Stack, simulator: Simulator
 ) -> None:

@@ -71,6 +71,7 @@ DUE = Unsettled(
         ({"is_dead": True}, WaitsFor.REDRIVE),
         ({"call_since": NOW - SECOND, "route": RESTING}, WaitsFor.ANSWER),
         ({"call_since": NOW - CALL_LASTS}, WaitsFor.NOTHING),  # its worker is lost
+        ({"call_since": LATEST}, WaitsFor.NOTHING),
         ({"refused": "session_ended", "route": CUTOFF}, WaitsFor.CHECK),
         ({"expires_at": NOW, "refused": "session_ended"}, WaitsFor.EXPIRY),
     ],
