@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import func, literal_column, select, text
+from sqlalchemy import Interval, func, literal_column, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import among, columns_of, once_committed
@@ -107,7 +107,7 @@ async def forget(db: AsyncSession, attempts: Collection[Uncalled]) -> None:
         await db.execute(_FORGET, columns_of(attempts, "attempt_id", "task_id"))
 
 
-_MILLISECOND = literal_column("interval '1 ms'")
+_MILLISECOND = literal_column("interval '1 ms'", Interval())
 _FINAL = ("accepted", "rejected", "unregistered")
 
 _BEGIN = text("""
