@@ -47,6 +47,7 @@ from sending.precheck import Claim, Deferred, Final, Hindered, Hindrance, InFlig
 
 _MAX_CLAIM = 5.0  # seconds a check may take: with a call's 10 s it stays below ATTEMPT_LEASE, so no two calls overlap
 _CALL_WITHIN = 10.9  # seconds; connections give up after 10.5 at the latest, but for a fault of ours
+_STOOD_STILL = _CALL_WITHIN + 2.0  # seconds that no call takes, unless this process did not run
 MAX_WAITS = 0.5  # of a push's remaining time while its route is paused: the route may be up again long before the end
 MAX_OTHERS = 2_000  # sends in one worker that are not of reminders; a tenth of its room
 _IN_DOUBT = {Delivery.DECLINED, Delivery.UNKNOWN}  # a second call may show the push twice
@@ -93,6 +94,7 @@ class _Attempted:
     result: Answer | ProviderTrouble
     claimed_at: float  # by the monotonic clock
     latency: float  # seconds
+    since_claim: float = 0.0  # seconds, likewise
 
 
 class PushSending:
@@ -314,7 +316,7 @@ class PushSending:
         go, result, look = attempted.go, attempted.result, None
         if not isinstance(result, ProviderTrouble):
             dead_tokens = await self._cutoff.note(go, attempted.sender, result)
-            outcome = outcomes.answered(go, result, attempted.latency, dead_tokens)
+            outcome = outcomes.answered(go, result, attempted.latency, dead_tokens, attempted.since_claim)
         elif isinstance(result, Unavailable) and result.delivery in _IN_DOUBT and go.push.collapse_key is None:
             update = Update(go.push.task_id, TaskState.DEAD, "fate_unknown")
             outcome = outcomes.failed(go, result, attempted.latency, update)
@@ -414,8 +416,11 @@ async def _call(permit: Permit, send: Send, go: Proceed, sender: Sender, claimed
         except Exception as error:  # noqa: BLE001 -- unrecorded, the call would be made again and again
             log.error("answer not understood", task_id=str(go.push.task_id), error=type(error).__name__)  # noqa: TRY400 (its text may hold the answer)
             result = Unavailable("unreadable_answer", Delivery.UNKNOWN)
+        ended = time.monotonic()
+        if isinstance(result, Unavailable) and result.delivery is Delivery.UNKNOWN and ended - started > _STOOD_STILL:
+            result = Unavailable("stalled_in_call", Delivery.UNKNOWN)  # the answer may lie in the socket
         answered(result)
-    return _Attempted(go, sender, result, claimed_at, time.monotonic() - started)
+    return _Attempted(go, sender, result, claimed_at, ended - started, ended - claimed_at)
 
 
 def _not_called(go: Proceed, sender: Sender, claimed_at: float, why: str) -> _Attempted:

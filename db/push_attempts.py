@@ -39,10 +39,11 @@ class FinalAttempt:
     outcome: str  # accepted, rejected or unregistered
     reason: str | None
 
-    def ago(self, now: datetime) -> float:
-        """Say how many seconds ago the provider answered; 0 where the call began at an odd instant."""
-        began_at = known_or_none(self.started_at) or now
-        return max((now - began_at).total_seconds() - (self.latency_ms or 0) / 1000, 0.0)
+    @property
+    def answered_at(self) -> datetime | None:
+        """The instant of the provider's answer; None where the call began at an odd instant."""
+        began_at = known_or_none(self.started_at)
+        return None if began_at is None else began_at + timedelta(milliseconds=self.latency_ms or 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,8 @@ class Update:
     next_attempt_at: datetime | None = None
     new_attempts: int = 0
     device_id: UUID | None = None  # None: as it was
-    ago: float = 0.0  # seconds since it was accepted
+    ago: float = 0.0  # seconds since it was accepted, as the caller knew before it asked
+    accepted_by: datetime | None = None  # it was accepted at this instant at the latest
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,14 +190,29 @@ async def existing(db: AsyncSession, task_ids: Collection[UUID]) -> set[UUID]:
 
 
 async def apply(db: AsyncSession, updates: Collection[Update]) -> None:
-    """Store the states of tasks. Acceptance always wins; any other state changes only a pending task."""
+    """Store the states of tasks. Acceptance always wins; any other state changes only a pending task.
+
+    So it is among several updates of one task, too, of which PostgreSQL would apply any one.
+    """
     if updates:
-        names = ("task_id", "state", "reason", "next_attempt_at", "new_attempts", "device_id", "ago")
-        columns = columns_of(sorted(updates, key=lambda u: u.task_id), *names)
+        names = ("task_id", "state", "reason", "next_attempt_at", "new_attempts", "device_id", "ago", "accepted_by")
+        columns = columns_of(sorted(_strongest(updates), key=lambda u: u.task_id), *names)
         settled = (await db.execute(_APPLY, columns)).all()
         if settled:
             count_settled(db, {tuple(group[:4]): group.total for group in settled})
             once_committed(db, lambda: _count_accepted(settled))
+
+
+def _strongest(updates: Collection[Update]) -> Collection[Update]:
+    ranked = sorted(updates, key=lambda u: (u.state is TaskState.ACCEPTED, u.state is not TaskState.PENDING))
+    return {update.task_id: update for update in ranked}.values()
+
+
+async def note_loss(db: AsyncSession, task_ids: Collection[UUID]) -> None:
+    """Note that a call for these pending tasks was lost with its worker: what comes now comes late because of that."""
+    if task_ids:
+        lost = update(PushTask).where(among(PushTask.task_id, task_ids), PushTask.state == TaskState.PENDING)
+        await db.execute(lost.values(held_up_by="worker_lost"))
 
 
 async def close(db: AsyncSession, task_ids: Collection[UUID], state: TaskState, reason: str) -> None:
@@ -342,12 +358,12 @@ _APPLY = text(
                attempt_count = t.attempt_count + new.new_attempts,
                device_id = coalesce(new.device_id, t.device_id),
                accepted_at = CASE WHEN new.state = 'accepted'
-                                  THEN clock_timestamp() - new.ago * interval '1 second' END,
+                                  THEN least(clock_timestamp() - new.ago * interval '1 second', new.accepted_by) END,
                settled_at = CASE WHEN new.state <> 'pending' THEN clock_timestamp() END
           FROM unnest(CAST(:task_id AS uuid[]), CAST(:state AS text[]), CAST(:reason AS text[]),
                       CAST(:next_attempt_at AS timestamptz[]), CAST(:new_attempts AS int[]),
-                      CAST(:device_id AS uuid[]), CAST(:ago AS float8[]))
-               AS new (task_id, state, reason, next_attempt_at, new_attempts, device_id, ago)
+                      CAST(:device_id AS uuid[]), CAST(:ago AS float8[]), CAST(:accepted_by AS timestamptz[]))
+               AS new (task_id, state, reason, next_attempt_at, new_attempts, device_id, ago, accepted_by)
          WHERE t.task_id = new.task_id
            AND (t.state = 'pending' OR (new.state = 'accepted' AND t.state <> 'accepted'))
         RETURNING t.task_id, t.provider, t.kind, t.state, t.last_reason, t.installation_id, t.collapse_key,

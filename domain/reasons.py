@@ -68,6 +68,7 @@ _BY_MEANING: Mapping[str, str] = {  # the reasons, with blanks between
     "it is already being sent.": "call_under_way",
     "the worker was stopped, and another one takes over.": "worker_shutdown closing",
     "the worker stalled, and another one takes over.": "worker_stood_still taken_over",
+    "the worker stalled during the call, so it did not see the answer.": "stalled_in_call",
     "storing the result of the call failed, and is tried again.": "outcome_not_stored",
     "the result is known, but the answer that came with it could not be stored.": "unstorable_answer",
     "the worker stopped before it stored the result of the call.": "worker_lost",

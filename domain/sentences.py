@@ -110,6 +110,7 @@ class Past(StrEnum):
     ON_TIME = ", on time"
     LATE = ", {late} late"
     HELD_UP = " What held it up last: {why}"
+    HELD_UP_BY_LOSS = " An earlier call may have brought it before that: {why}"
     HELD_UP_BY_CUTOFF = " Sending to {phones} had been stopped, because many tokens were refused at once."
     REDRIVEN_LATE = " It was sent again only at {again_at}: it was redriven, or its phone registered again."
     REDRIVEN_AFTER_CUTOFF = (

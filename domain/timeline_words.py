@@ -147,7 +147,9 @@ def _cause(what: Happening) -> str:
         return Past.REDRIVEN_LATE
     held_up_by = what.detail.get("held_up_by")
     if held_up_by:
-        return Past.HELD_UP_BY_CUTOFF if held_up_by == "brake_engaged" else Past.HELD_UP
+        return {"brake_engaged": Past.HELD_UP_BY_CUTOFF, "worker_lost": Past.HELD_UP_BY_LOSS}.get(
+            held_up_by, Past.HELD_UP
+        )
     if _has(what, "created_at") and _instant(what, "created_at") >= _instant(what, "late_from") + _ON_TIME:
         return Past.MESSAGE_PROCESSED_LATE if what.kind is Kind.MESSAGE else Past.PROCESSED_LATE
     if _took(what) >= _ON_TIME:

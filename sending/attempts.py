@@ -64,6 +64,7 @@ async def check_pushes(
             if not begun.is_under_way(facts.now, ATTEMPT_LEASE) or isinstance(verdicts[task_id], Final)
         ]
         await push_attempts.end_lost(db, lost)
+        await push_tasks.note_loss(db, [begun.task_id for begun in lost])
         await push_attempts.begin(
             db,
             [
@@ -143,8 +144,8 @@ def _update(task: push_tasks.Task, verdict: Verdict, now: datetime) -> push_task
             )
         case Deferred(Hindrance(reason, delay)):
             return push_tasks.Update(task.task_id, TaskState.PENDING, reason, next_attempt_at=now + delay)
-        case Final(state, settled_reason, ago):
-            return push_tasks.Update(task.task_id, state, settled_reason, ago=ago)
+        case Final(state, settled_reason, accepted_by):
+            return push_tasks.Update(task.task_id, state, settled_reason, accepted_by=accepted_by)
         case InFlight() | TakenOver():
             return None
 

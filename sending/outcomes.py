@@ -87,12 +87,18 @@ class Outcome:
         return isinstance(self.ended, Ended) and self.ended.outcome in {"accepted", "unknown"}
 
 
-def answered(go: Proceed, answer: Answer, latency: float, dead_tokens: tuple[ReportedToken, ...]) -> Outcome:
-    """Make the outcome of an answer, which is final for the push; `latency` of the call in seconds."""
+def answered(
+    go: Proceed, answer: Answer, latency: float, dead_tokens: tuple[ReportedToken, ...], since_claim: float
+) -> Outcome:
+    """Make the outcome of an answer, which is final for the push, so many seconds after its attempt was claimed.
+
+    `latency` of the call is in seconds. The claim is earlier than `go.began_at`, so the answer came by the sum of both.
+    """
     match answer:
         case Accepted(provider_id):
             validated = "validated" if go.push.validate_only else None
-            update = Update(go.push.task_id, TaskState.ACCEPTED, validated)
+            accepted_by = go.began_at + timedelta(seconds=since_claim)
+            update = Update(go.push.task_id, TaskState.ACCEPTED, validated, accepted_by=accepted_by)
             ended = _ended(go, word(answer), validated, latency, provider_id)
             return Outcome(ended, update, dead_tokens=dead_tokens, sounding=go.sounding)
         case Rejected(reason):

@@ -97,7 +97,7 @@ class Final:
 
     state: TaskState
     reason: str | None
-    ago: float = 0.0  # seconds since it was accepted
+    accepted_by: datetime | None = None  # where its call was noted on the attempt alone
 
 
 Verdict = Proceed | Deferred | InFlight | TakenOver | Final
@@ -159,7 +159,7 @@ def _check(task: push_tasks.Task, ask: Claim | Hindered, facts: Facts) -> Verdic
         return Final(task.state, task.last_reason)
     final = facts.final.get(task.task_id)
     if final is not None and (task.again_at is None or task.again_at < final.started_at):
-        return Final(TaskState(final.outcome), final.reason, final.ago(facts.now))  # noted on its attempt alone
+        return Final(TaskState(final.outcome), final.reason, final.answered_at)  # noted on its attempt alone
     if ask.held_by is not None and ask.held_by != task.held_by:
         return TakenOver()
     under_way = facts.under_way.get(task.task_id)

@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import text
 
+from activities import sending
 from activities.sending import _call
 from domain.kinds import Priority
 from domain.push import Environment, Provider, Push, Route
@@ -45,6 +46,11 @@ async def unreadable(push: Push) -> Answer:
     raise TypeError(f"not an answer to {push.kind}")
 
 
+async def unanswered(_: Push) -> Answer:
+    """Make a call whose answer never came, as far as the connection knows."""
+    raise Unavailable("answer_timeout", Delivery.UNKNOWN)
+
+
 async def test_an_answer_that_nobody_can_read_is_trouble_of_unknown_fate(
     simulator: Simulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -57,6 +63,20 @@ async def test_an_answer_that_nobody_can_read_is_trouble_of_unknown_fate(
 
     assert made_of(attempted.result) == (Unavailable, "unreadable_answer", Delivery.UNKNOWN, None)
     assert "TypeError" in capsys.readouterr().out
+
+
+async def test_a_call_that_outlasted_all_its_bounds_is_blamed_on_the_worker_that_stood_still(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "_STOOD_STILL", 0.0)
+    limiter = RouteLimiter(ROUTE, Limits(1, None), DEFAULT_TIMINGS)
+    limiter.share(1.0)
+    go = Proceed(make_push("ab" * 32), ROUTE, uuid4(), 1, datetime.now(UTC), datetime.now(UTC), "alice")
+
+    async with limiter.enter(Priority.REMINDER, uuid4()) as permit:
+        attempted = await _call(permit, unanswered, go, ApnsSender(apns_account(simulator)), time.monotonic())
+
+    assert made_of(attempted.result) == (Unavailable, "stalled_in_call", Delivery.UNKNOWN, None)
 
 
 async def test_no_call_is_made_with_a_claim_that_took_more_than_five_seconds(

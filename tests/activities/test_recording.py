@@ -4,7 +4,7 @@ import asyncio
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
@@ -14,8 +14,18 @@ from db.engine import make_engine, make_sessions
 from db.push_attempts import Ended
 from db.push_tasks import Update
 from domain.push import Environment, Provider, Route, TaskState
+from push.sender import Accepted
 from sending.attempts import check_pushes
-from sending.outcomes import NotStored, Outcome, Recording, ReportedToken, end_attempts, never_called, note_calls
+from sending.outcomes import (
+    NotStored,
+    Outcome,
+    Recording,
+    ReportedToken,
+    answered,
+    end_attempts,
+    never_called,
+    note_calls,
+)
 from sending.precheck import Claim, Final, Proceed
 from tests.routes.worker_harness import due_now
 from tests.stack import Stack, eventually, iphone, uncommitted
@@ -125,6 +135,36 @@ async def test_a_call_that_began_at_an_odd_instant_holds_up_neither_its_push_nor
         late = "SELECT accepted_at - due_at BETWEEN '0' AND '1 minute' AS is_sound FROM push_tasks WHERE task_id = :id"
         [row] = await stack.rows(late, id=called.task_id)
         assert row.is_sound
+
+
+@pytest.mark.parametrize("asked_late", [True, False])
+async def test_a_push_was_accepted_soon_after_its_claim_though_worker_or_database_stood_still_since(
+    stack: Stack, *, asked_late: bool
+) -> None:
+    """Whatever stands still between our look at the clock and PostgreSQL's, the answer came soon after the claim."""
+    [go] = await _begun(stack, 1)
+    go = replace(go, began_at=go.began_at - timedelta(hours=1))
+
+    accepted = answered(go, Accepted("fine"), latency=0.1, dead_tokens=(), since_claim=2.0 if asked_late else 7200.0)
+    await end_attempts(stack.sessions, [accepted])
+
+    query = "SELECT extract(epoch FROM settled_at - accepted_at) AS ago FROM push_tasks WHERE task_id = :id"
+    [row] = await stack.rows(query, id=go.push.task_id)
+    assert row.ago == pytest.approx(3598 if asked_late else 0, abs=10)
+
+
+@pytest.mark.parametrize("turned", [True, False])
+async def test_a_call_that_was_not_made_undoes_no_acceptance_that_is_recorded_with_it(
+    stack: Stack, *, turned: bool
+) -> None:
+    """As after a restart of PostgreSQL: a claim of which no word came is closed while the next one was accepted."""
+    [go] = await _begun(stack, 1)
+    both = [_accepted(go, "fine"), never_called(uuid4(), go.push.task_id, "claim_too_old")]
+
+    await end_attempts(stack.sessions, both[::-1] if turned else both)
+
+    assert await _task(stack, go.push.task_id) == ("accepted", None)
+    assert await _attempts(stack, go.push.task_id) == [("accepted", None, "fine")]
 
 
 async def test_a_refusal_of_before_a_redrive_settles_nothing(stack: Stack) -> None:

@@ -83,6 +83,13 @@ def test_what_died_of_the_cutoff_blames_no_phone_and_what_is_over_asks_nobody_to
     assert "Apple refuses our credentials" in in_words(_accepted_late("InvalidProviderToken"))
 
 
+def test_what_a_lost_worker_may_have_sent_on_time_is_not_told_as_plainly_late() -> None:
+    said = in_words(_accepted_late("worker_lost"))
+
+    assert "30 s late. An earlier call may have brought it before that: the worker stopped before it stored" in said
+    assert "No obstacle" not in said
+
+
 def _accepted_late(held_up_by: str) -> Happening:
     at = datetime(2026, 1, 31, 18, tzinfo=UTC)
     detail = {"late_seconds": 30.0, "held_up_by": held_up_by}

@@ -246,7 +246,7 @@ async def test_a_push_refused_for_a_token_that_was_replaced_meanwhile_goes_to_th
     fresh = again(phone)
     await alice.register(fresh)
 
-    await end_attempts(stack.sessions, [answered(go, Unregistered("Unregistered", None), 0.1, ())])
+    await end_attempts(stack.sessions, [answered(go, Unregistered("Unregistered", None), 0.1, (), 0.2)])
 
     assert await redriven(stack, task_id) == ("accepted", None)
     assert [line.times_received for line in simulator.phone(fresh.token).screen] == [1]
@@ -264,7 +264,7 @@ async def test_a_push_refused_where_its_user_has_no_new_token_stays_refused(
     if new_owner:
         await bob.register(again(phone))
 
-    await end_attempts(stack.sessions, [answered(go, Unregistered("Unregistered", None), 0.1, ())])
+    await end_attempts(stack.sessions, [answered(go, Unregistered("Unregistered", None), 0.1, (), 0.2)])
 
     assert await state_of(stack, task_id) == "unregistered"
     assert not await stack.rows("SELECT 1 FROM outbox WHERE subject_id = :id", id=task_id)

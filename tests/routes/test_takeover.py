@@ -158,6 +158,8 @@ async def test_what_was_being_called_when_its_worker_was_lost_is_sent_soon_after
         ("unknown", "worker_lost"),
         ("accepted", None),
     ]
+    said = "SELECT held_up_by FROM push_tasks WHERE task_id = :id"  # why it is late, also in its timeline
+    assert [row.held_up_by for row in await without_worker.rows(said, id=over.task_id)] == ["worker_lost"]
 
 
 @pytest.mark.parametrize("at", ["infinity", "294276-12-31 23:59:59", "2126-01-01"])

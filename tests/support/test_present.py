@@ -71,7 +71,7 @@ DUE = Unsettled(
         ({"is_dead": True}, WaitsFor.REDRIVE),
         ({"call_since": NOW - SECOND, "route": RESTING}, WaitsFor.ANSWER),
         ({"call_since": NOW - CALL_LASTS}, WaitsFor.NOTHING),  # its worker is lost
-        ({"call_since": LATEST}, WaitsFor.NOTHING),
+        ({"call_since": NOW + timedelta(days=36_500)}, WaitsFor.NOTHING),
         ({"refused": "session_ended", "route": CUTOFF}, WaitsFor.CHECK),
         ({"expires_at": NOW, "refused": "session_ended"}, WaitsFor.EXPIRY),
     ],
