@@ -64,7 +64,6 @@ async def check_pushes(
             if not begun.is_under_way(facts.now, ATTEMPT_LEASE) or isinstance(verdicts[task_id], Final)
         ]
         await push_attempts.end_lost(db, lost)
-        await push_tasks.note_loss(db, [begun.task_id for begun in lost])
         await push_attempts.begin(
             db,
             [
@@ -77,6 +76,8 @@ async def check_pushes(
         await push_tasks.apply(
             db, [update for task in tasks if (update := _update(task, verdicts[task.task_id], facts.now))]
         )
+        again = [begun.task_id for begun in lost if isinstance(verdicts[begun.task_id], Proceed)]
+        await push_tasks.note_loss(db, again)  # after `apply`, which repeats what held it up before
         await messages.enter_reminders(db, [_message(task) for task in checked.entering])
         await _count_unread(db, tasks, verdicts, facts.presentations)
         moved = [task for task in tasks if task.state is TaskState.PENDING and verdicts[task.task_id] == _MOVED]

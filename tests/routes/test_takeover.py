@@ -162,6 +162,21 @@ async def test_what_was_being_called_when_its_worker_was_lost_is_sent_soon_after
     assert [row.held_up_by for row in await without_worker.rows(said, id=over.task_id)] == ["worker_lost"]
 
 
+async def test_a_loss_is_what_held_a_push_up_last_though_it_was_refused_before_that(without_worker: Stack) -> None:
+    [due] = await due_now(without_worker, [iphone()])
+    refused = "UPDATE push_tasks SET last_reason = :reason, held_up_by = :reason WHERE task_id = :id"
+    await change(without_worker, refused, id=due.task_id, reason="ServiceUnavailable")
+    await check_pushes(without_worker.sessions, [Claim(due.task_id)])
+    began = "UPDATE push_attempts SET started_at = clock_timestamp() - CAST(:ago AS interval) WHERE task_id = :id"
+    await change(without_worker, began, id=due.task_id, ago=ATTEMPT_LEASE)
+
+    [again] = await check_pushes(without_worker.sessions, [Claim(due.task_id)])
+
+    assert isinstance(again, Proceed)
+    said = "SELECT held_up_by FROM push_tasks WHERE task_id = :id"
+    assert [row.held_up_by for row in await without_worker.rows(said, id=due.task_id)] == ["worker_lost"]
+
+
 @pytest.mark.parametrize("at", ["infinity", "294276-12-31 23:59:59", "2126-01-01"])
 @pytest.mark.parametrize(("table", "column"), [("push_attempts", "started_at"), ("push_tasks", "again_at")])
 async def test_a_push_that_was_called_or_redriven_at_an_odd_instant_keeps_no_other_from_being_taken_over(
