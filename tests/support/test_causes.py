@@ -63,6 +63,25 @@ async def test_what_has_one_instant_is_told_cause_before_effect(stack: Stack, al
         assert told == [("fast_started", None), ("fast_broken", None)]
 
 
+async def test_an_acceptance_that_was_stored_from_its_call_alone_is_told_after_the_call(
+    stack: Stack, alice: User, carol: User
+) -> None:
+    await alice.register(iphone())
+    session_id = await alice.start_fast(due_in=0.3)
+    await stack.finished(session_id)
+    [task] = await stack.tasks(session_id)
+    async with stack.sessions.begin() as db:
+        at_once = (
+            "UPDATE push_tasks t SET accepted_at = a.started_at + a.latency_ms * interval '1 ms'"
+            " FROM push_attempts a WHERE a.task_id = t.task_id AND t.task_id = :id"
+        )
+        await db.execute(text(at_once), {"id": task.task_id})
+
+    told = await _events_of_push(carol, alice, task.task_id)
+
+    assert told == ["planned", "attempted", "answered", "accepted"]
+
+
 async def test_a_push_that_was_superseded_as_it_was_planned_is_told_in_order(
     stack: Stack, alice: User, carol: User
 ) -> None:
