@@ -167,5 +167,6 @@ def reminder(token: str) -> Push:
         collapse_key=f"fast-{uuid4()}",
         thread_id=str(uuid4()),
         expires_at=datetime.now(UTC) + timedelta(hours=1),
+        useful_for=timedelta(hours=1),
         look=Look(channel="reminders"),
     )

@@ -1,7 +1,7 @@
 """Value types of a push: where it goes, what it says, how it ended."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
@@ -67,6 +67,7 @@ class Push:
     collapse_key: str | None  # at most 64 bytes; replaces an earlier one; None: no retry in doubt
     thread_id: str  # groups the notifications of one conversation on the lock screen
     expires_at: datetime  # aware UTC; the push is not useful afterwards
+    useful_for: timedelta  # until then, from its last check on: by the database's clock, since ours may be wrong
     look: Look
     badge: int | None = None  # the number on the app's icon; None: it stays
     public_key: bytes | None = None  # X25519, of the installation; seals the text

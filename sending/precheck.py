@@ -250,6 +250,7 @@ def _push(task: push_tasks.Task, attempt_id: UUID, device: ActiveToken, facts: F
         collapse_key=task.collapse_key or None,
         thread_id=presentation.thread_id(kind, task.conversation_id, task.collapse_key or str(task.conversation_id)),
         expires_at=task.expires_at,
+        useful_for=task.expires_at - facts.now,
         look=presentation.looks[kind],
         public_key=_public_key(device),
         sounds=sounds,

@@ -127,6 +127,7 @@ def _push(provider: Provider) -> Push:
         collapse_key=None,
         thread_id="doctor",
         expires_at=datetime.now(UTC) + timedelta(minutes=1),
+        useful_for=timedelta(minutes=1),
         look=Look(),
         validate_only=True,
     )

@@ -293,7 +293,8 @@ ITEMS = text(
                ('attempted', a.started_at, a.reason,
                 jsonb_build_object('outcome', a.outcome, 'silent_because', a.silent_because)),
                ('answered',
-                coalesce({readable("a.started_at")} + coalesce(a.latency_ms, 0) * interval '1 ms', a.started_at), a.reason,
+                coalesce({readable("a.started_at")} + coalesce(a.latency_ms, 0) * interval '1 ms', a.started_at),
+                a.reason,
                 jsonb_build_object('outcome', a.outcome, 'latency_ms', a.latency_ms, 'retry_at', a.retry_at)))
                AS e (event, at, reason, detail)
          WHERE e.event = 'attempted' OR a.outcome IS NOT NULL

@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import lru_cache, partial
 from pathlib import Path, PurePath
 from typing import Any
@@ -186,8 +186,7 @@ def _look_on_android(look: Look, *, sounds: bool) -> dict[str, Any]:
 
 
 def _delivery(push: Push) -> dict[str, str]:
-    left = int((push.expires_at - datetime.now(UTC)).total_seconds())
-    return {"priority": push.look.priority.value, "ttl": f"{max(left, 0)}s"}
+    return {"priority": push.look.priority.value, "ttl": f"{max(int(push.useful_for.total_seconds()), 0)}s"}
 
 
 def _apns(push: Push, more: Mapping[str, object]) -> dict[str, Any]:

@@ -138,6 +138,7 @@ def make_push(
         collapse_key="reminder-5",
         thread_id="thread-5",
         expires_at=datetime.now(UTC).replace(microsecond=0) + ttl,
+        useful_for=ttl,
         look=Look(channel="reminders"),
         public_key=public_key,
         user_id=user_id,

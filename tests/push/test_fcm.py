@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -46,14 +46,13 @@ async def test_a_push_reaches_google_whole(sim: Simulator, fcm: FcmSender) -> No
     (request,) = sim.requests.for_token(FCM_TOKEN)
     assert answer == Accepted(str(request.message_id))
     payload = json.loads(request.body)
-    ttl = payload["message"]["android"].pop("ttl")
-    assert 3590 < int(ttl.removesuffix("s")) <= 3600
     assert payload == {
         "message": {
             "token": FCM_TOKEN,
             "notification": {"title": "Almost there", "body": "Fifteen minutes to go."},
             "android": {
                 "priority": "high",
+                "ttl": "3600s",
                 "notification": {"tag": "reminder-5", "channel_id": "reminders", "sound": "default"},
             },
             "apns": {
@@ -110,6 +109,14 @@ async def test_a_push_past_its_expiry_asks_for_no_storage(sim: Simulator, fcm: F
     await outcome(fcm, make_push(FCM_TOKEN, ttl=timedelta(seconds=-30)))
 
     assert json.loads(sim.requests[0].body)["message"]["android"]["ttl"] == "0s"
+
+
+async def test_google_stores_a_push_for_as_long_as_it_is_useful_whatever_this_machines_clock_says(
+    sim: Simulator, fcm: FcmSender
+) -> None:
+    await outcome(fcm, replace(make_push(FCM_TOKEN), expires_at=datetime(2001, 1, 1, tzinfo=UTC)))
+
+    assert json.loads(sim.requests[0].body)["message"]["android"]["ttl"] == "3600s"
 
 
 async def test_a_thousand_cyrillic_letters_reach_both_providers_whole(
