@@ -135,13 +135,13 @@ def _accepted(what: Happening) -> str:
     elif late < _ON_TIME:
         when, cause = Past.ON_TIME, ""
     else:
-        when, cause = Past.LATE, _cause(what)
+        when, cause = Past.LATE, _cause(what, late)
     permission = what.detail.get("permission")
     shown = (SHOWS[Permission(permission)] if permission else "") or Past.SETTINGS_DECIDE
     return Past.ACCEPTED.replace("{when}", when).replace("{cause}", cause).replace("{shows}", shown)
 
 
-def _cause(what: Happening) -> str:
+def _cause(what: Happening, late: timedelta) -> str:
     """Say why a push was late, as far as it is on record."""
     if what.detail.get("is_redriven"):
         return Past.REDRIVEN_LATE
@@ -152,7 +152,7 @@ def _cause(what: Happening) -> str:
         )
     if _has(what, "created_at") and _instant(what, "created_at") >= _instant(what, "late_from") + _ON_TIME:
         return Past.MESSAGE_PROCESSED_LATE if what.kind is Kind.MESSAGE else Past.PROCESSED_LATE
-    if _took(what) >= _ON_TIME:
+    if _took(what) >= max(_ON_TIME, late / 2):  # else somebody else's part is the greater one
         return Past.ANSWERED_LATE
     return Past.NOTHING_HELD_IT_UP
 
