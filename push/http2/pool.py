@@ -41,8 +41,9 @@ class Isolation:
         if not others or not (self._max_users or silent):
             return True
         together = {user, *others}
-        most = self._max_users | {each: _fewer(len(users)) for users in silent for each in together.intersection(users)}
-        return len(together) == 1 or all(len(together) <= most.get(each, len(together)) for each in together)
+        most = {each: self._max_users[each] for each in self._max_users.keys() & together}
+        most |= {each: _fewer(len(users)) for users in silent for each in together.intersection(users)}
+        return len(together) == 1 or all(len(together) <= limit for limit in most.values())
 
     def lost(self, user: int, sharing: int) -> None:
         """Note that a user's call ended with its connection, on which so many users had calls."""
