@@ -197,6 +197,7 @@ _SESSIONS_DUE = text("""
      LIMIT :limit
 """)
 
+# Of all active fasts, most end too late to be reckoned with: few reminders come more than an hour before the end.
 _UNOPENED = text("""
     SELECT s.id, s.user_id, r.minutes, r.due_at, s.scheduled_at,
            EXISTS (SELECT FROM device_tokens d WHERE d.user_id = s.user_id AND d.active)
@@ -206,6 +207,7 @@ _UNOPENED = text("""
      ) AS r
      WHERE s.status = 'active'
        AND s.ends_at > CAST(:start AS timestamptz) AND s.ends_at <= CAST(:latest AS timestamptz)
+       AND (s.ends_at <= CAST(:end AS timestamptz) + interval '1 hour' OR 60 < ANY(s.reminder_minutes))
        AND r.due_at > CAST(:start AS timestamptz) AND r.due_at <= CAST(:end AS timestamptz)
        AND r.due_at > s.scheduled_at AND r.minutes <> ALL(s.late_minutes)
        AND NOT EXISTS (SELECT FROM push_tasks t
