@@ -151,9 +151,7 @@ _STRAYS = text("""
                         WHERE a.task_id = t.task_id
                           AND a.started_at > statement_timestamp() - CAST(:untouched AS interval)
                           AND a.started_at < statement_timestamp() + CAST(:untouched AS interval))
-       AND t.task_id NOT IN (SELECT subject_id FROM outbox)
-       AND t.conversation_id NOT IN (SELECT subject_id FROM outbox)
-       AND t.message_id NOT IN (SELECT subject_id FROM outbox)
+       AND NOT EXISTS (SELECT FROM outbox o WHERE o.subject_id IN (t.task_id, t.conversation_id, t.message_id))
      ORDER BY t.due_at, t.task_id
      LIMIT :limit
 """)
@@ -227,7 +225,7 @@ _NOT_HANDED_OFF = text("""
        AND m.created_at <= statement_timestamp() - CAST(:untouched AS interval)
        AND m.created_at > statement_timestamp() - CAST(:useful_for AS interval)
        AND (CAST(:at AS timestamptz) IS NULL OR (m.created_at, m.id) > (CAST(:at AS timestamptz), CAST(:id AS uuid)))
-       AND m.id NOT IN (SELECT subject_id FROM outbox)
+       AND NOT EXISTS (SELECT FROM outbox o WHERE o.subject_id = m.id)
      ORDER BY m.created_at, m.id
      LIMIT :limit
 """)

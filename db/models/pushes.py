@@ -148,6 +148,7 @@ class OutboxRow(Table):
     __tablename__ = "outbox"
     __table_args__ = (
         Index("ix_outbox_next_attempt_at", "next_attempt_at"),
+        Index("ix_outbox_subject_id", "subject_id"),
         Index("ix_outbox_fasts", "needed_at", "id", postgresql_where=text("subject_kind = 'fasting_session'")),
         Index("ix_outbox_others", "needed_at", "id", postgresql_where=text("subject_kind <> 'fasting_session'")),
     )

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import device_tokens, fasting_sessions, holds, orphans, push_tasks, retention
+from db import device_tokens, fasting_sessions, holds, orphans, outbox, push_tasks, retention
 from db.device_token_imports import DeviceRequest, register_all
 from db.device_tokens import Registration
 from db.engine import Sessions, make_engine, make_sessions
@@ -100,11 +100,15 @@ LOOKS: dict[str, Callable[[AsyncSession], Awaitable[object]]] = {
     "strays": lambda db: orphans.strays(db, timedelta(seconds=90), None, 200),
     "unopened": lambda db: orphans.unopened(db, orphans.Window(NOW, NOW + AHEAD), 200),
     "fasts due": lambda db: orphans.sessions_due(db, [orphans.Window(NOW, NOW + AHEAD)], None, 200),
+    "handoffs": lambda db: orphans.handoffs_not_done(db, timedelta(0), timedelta(days=1), None, 200),
+    "in the outbox": lambda db: orphans.in_outbox(db, [uuid4() for _ in range(50)]),
+    "hurried": lambda db: outbox.hurry(db, [uuid4() for _ in range(50)]),
     "signals": signals.present,
     "old tokens": lambda db: retention.purge(db, RetentionTarget.DEVICE_TOKENS, DEFAULT_KEEP),
     "an installation": lambda db: device_tokens.standing(db, "user-1", uuid4()),
 }
-LARGE = ("push_tasks", "push_attempts", "fasting_sessions", "device_tokens")
+LARGE = ("push_tasks", "push_attempts", "fasting_sessions", "device_tokens", "outbox")
+COUNTED_BY = {"signals": "outbox"}  # of many, how long it is
 FINISHED = """
     INSERT INTO fasting_sessions (id, user_id, started_at, ends_at, status, ended_at, reminder_minutes, scheduled_at,
                                   started_with, rev)
@@ -124,7 +128,11 @@ FINISHED = """
     SELECT gen_random_uuid(), task_id, 1, due_at, 'accepted' FROM push_tasks;
     UPDATE push_tasks SET state = 'pending', accepted_at = NULL, settled_at = NULL, next_attempt_at = due_at,
                           expires_at = 'infinity', held_by = '00000000-0000-0000-0000-000000000001'
-     WHERE task_id IN (SELECT task_id FROM push_tasks ORDER BY due_at DESC LIMIT 20)
+     WHERE task_id IN (SELECT task_id FROM push_tasks ORDER BY due_at DESC LIMIT 20);
+    INSERT INTO messages (id, kind, conversation_id, number, sender_id, body)
+    SELECT gen_random_uuid(), 'message', gen_random_uuid(), n, 'user-1', '' FROM generate_series(1, 20) AS n;
+    INSERT INTO outbox (subject_kind, subject_id, next_attempt_at, needed_at)
+    SELECT 'fasting_session', gen_random_uuid(), 'infinity', 'infinity' FROM generate_series(1, :rows)
 """
 READ = "SELECT seq_scan, idx_tup_fetch FROM pg_stat_all_tables WHERE relid = CAST('pg_temp.' || :name AS regclass)"
 ROWS = 3_000
@@ -141,8 +149,9 @@ async def test_what_runs_again_and_again_reads_no_table_whole_and_little_of_what
             await LOOKS[asked](db)
 
     now = await _read(full)
-    assert {name: now[name][0] - before[name][0] for name in LARGE} == dict.fromkeys(LARGE, 0)
-    assert max(now[name][1] - before[name][1] for name in LARGE) < ROWS
+    names = set(LARGE) - {COUNTED_BY.get(asked)}
+    assert {name: now[name][0] - before[name][0] for name in names} == dict.fromkeys(names, 0)
+    assert max(now[name][1] - before[name][1] for name in names) < ROWS
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +160,7 @@ async def full(stack: Stack) -> AsyncIterator[Sessions]:
     engine = make_engine(stack.place.database_url, pool_size=1)
     sessions = make_sessions(engine)
     async with sessions.begin() as db:
-        for table in LARGE:
+        for table in (*LARGE, "messages"):
             await db.execute(text(f"CREATE TEMP TABLE {table} (LIKE public.{table} INCLUDING ALL)"))
         for statement in FINISHED.split(";"):
             await db.execute(text(statement), {"rows": ROWS} if ":rows" in statement else {})
