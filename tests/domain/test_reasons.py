@@ -109,9 +109,7 @@ def test_a_message_that_waits_for_an_earlier_push_is_not_blamed_on_the_workers_a
     assert blamed in said
 
 
-@pytest.mark.parametrize(
-    ("late", "blamed"), [(2.0, "took 1 s to answer"), (600.0, "No obstacle is on record: the workers were busy")]
-)
+@pytest.mark.parametrize(("late", "blamed"), [(2.0, "took 1 s to answer"), (600.0, "No obstacle is on record")])
 def test_a_provider_is_not_blamed_for_what_was_late_long_before_its_call(late: float, blamed: str) -> None:
     at = datetime(2026, 1, 31, 18, tzinfo=UTC)
     detail = {"late_seconds": late, "called_at": at.isoformat(), "took_ms": 1000}
