@@ -56,6 +56,7 @@ _HAND_OVER = timedelta(milliseconds=50)  # until another worker takes over when 
 _LOOK_AGAIN = timedelta(seconds=2)  # while another attempt is open, or its outcome is not stored
 SEND_BUDGET = timedelta(seconds=20)  # a lease, the check, one call and its record; then Temporal misses a lost worker
 _TAKEN_OVER = "taken_over"
+_AFTER_TROUBLE = 1.0  # seconds, as Temporal waits at first, until a push that was taken over is tried again
 
 log = structlog.get_logger()
 
@@ -146,7 +147,8 @@ class PushSending:
     async def take_over(self, send: PlannedSend, hold: Hold) -> None:
         """Send a push that a lost worker held. Its activity, which Temporal runs again, finds it finished.
 
-        Where a retry may help, it is tried again for as long as Temporal has not noticed the loss.
+        Where a retry may help, it is tried again for as long as Temporal has not noticed the loss. So it is after any
+        trouble of the database, which may have been lost together with that worker.
         """
         structlog.contextvars.bind_contextvars(task_id=str(send.task_id), taken_over=True)
         ask, attempt = SendPush(send.task_id, send.environment, 0.0, send.app_id, send.kind, send.user_digest), 0
@@ -160,9 +162,14 @@ class PushSending:
                 wait = (error.next_retry_delay or SEND_BUDGET).total_seconds()
                 if error.message == _TAKEN_OVER or time.monotonic() + wait >= hold.ends_at:
                     return
-                await asyncio.sleep(wait)
+            except Exception as error:
+                wait = _AFTER_TROUBLE
+                if time.monotonic() + wait >= hold.ends_at:
+                    raise
+                log.warning("sending a push that was taken over failed, will retry", error=type(error).__name__)
             else:
                 return
+            await asyncio.sleep(wait)
 
     @contextmanager
     def _room(self, ask: SendPush) -> Iterator[None]:

@@ -113,7 +113,10 @@ async def end_lost(db: AsyncSession, attempts: Collection[Begun]) -> None:
 
 
 async def forget(db: AsyncSession, attempts: Collection[Uncalled]) -> None:
-    """Delete attempts without a call, and uncount them; one already recorded as lost stays."""
+    """Delete attempts without a call, and uncount them; one already recorded as lost stays.
+
+    Where nobody has said when the push is tried again, that is at once.
+    """
     if attempts:
         await db.execute(_FORGET, columns_of(attempts, "attempt_id", "task_id"))
 
@@ -145,5 +148,9 @@ _FORGET = text("""
          WHERE a.task_id = held.task_id AND a.attempt_id = ANY(CAST(:attempt_id AS uuid[])) AND a.outcome IS NULL
         RETURNING a.task_id
     )
-    UPDATE push_tasks AS t SET attempt_count = t.attempt_count - 1 FROM gone WHERE t.task_id = gone.task_id
+    UPDATE push_tasks AS t
+       SET attempt_count = t.attempt_count - 1,
+           next_attempt_at = CASE WHEN t.state = 'pending' THEN coalesce(t.next_attempt_at, clock_timestamp()) END
+      FROM gone
+     WHERE t.task_id = gone.task_id
 """)

@@ -204,7 +204,10 @@ async def apply(db: AsyncSession, updates: Collection[Update]) -> None:
 
 
 def _strongest(updates: Collection[Update]) -> Collection[Update]:
-    ranked = sorted(updates, key=lambda u: (u.state is TaskState.ACCEPTED, u.state is not TaskState.PENDING))
+    ranked = sorted(
+        updates,
+        key=lambda u: (u.state is TaskState.ACCEPTED, u.state is not TaskState.PENDING, u.next_attempt_at is not None),
+    )
     return {update.task_id: update for update in ranked}.values()
 
 
@@ -343,6 +346,9 @@ _PLAN_AND_LIST = text(f"""
      ORDER BY provider, task_id
 """)  # noqa: S608 -- of our own words alone
 
+# Of an attempt that may never have begun: another worker may hold or call the push by now.
+_IS_NOTE = "new.state = 'pending' AND new.next_attempt_at IS NULL AND new.new_attempts = 0"
+
 # Gives the settled ones to count. An accepted one replaces the unread push of its collapse group on the screen.
 _APPLY = text(
     f"""
@@ -353,8 +359,9 @@ _APPLY = text(
                held_up_by = CASE WHEN new.state = 'pending' THEN coalesce(new.reason, t.held_up_by)
                                  ELSE t.held_up_by END,
                next_attempt_at = CASE WHEN new.next_attempt_at < t.expires_at THEN new.next_attempt_at
-                                      WHEN new.next_attempt_at IS NOT NULL THEN t.expires_at END,
-               held_by = NULL,
+                                      WHEN new.next_attempt_at IS NOT NULL THEN t.expires_at
+                                      WHEN {_IS_NOTE} THEN t.next_attempt_at END,
+               held_by = CASE WHEN {_IS_NOTE} THEN t.held_by END,
                attempt_count = t.attempt_count + new.new_attempts,
                device_id = coalesce(new.device_id, t.device_id),
                accepted_at = CASE WHEN new.state = 'accepted'
@@ -387,7 +394,7 @@ _APPLY = text(
       FROM applied AS a
      WHERE state <> 'pending'
      GROUP BY provider, kind, state, last_reason
-"""  # noqa: S608 -- of `readable` alone
+"""  # noqa: S608 -- of our own words alone
 )
 
 

@@ -72,7 +72,7 @@ _BY_MEANING: Mapping[str, str] = {  # the reasons, with blanks between
     "storing the result of the call failed, and is tried again.": "outcome_not_stored",
     "the result is known, but the answer that came with it could not be stored.": "unstorable_answer",
     "the worker stopped before it stored the result of the call.": "worker_lost",
-    "the database did not answer in time, so the check had to be made again.": "claim_too_old",
+    "the database did not answer in time, or the worker stalled, so the check had to be made again.": "claim_too_old",
     "what the app registered is not a token.": "MalformedDeviceToken",
     "many other pushes are ahead of it.": "crowded",
     "many pushes are ahead of it, and our own limit of calls is reached.": "rate_limited limit_reached",

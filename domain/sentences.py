@@ -122,7 +122,7 @@ class Past(StrEnum):
         "workers, Temporal or the database were late."
     )
     ANSWERED_LATE = " {Provider} was called at {called_at}, and took {took} to answer."
-    NOTHING_HELD_IT_UP = " No obstacle is on record: the workers were busy, stopped or late."
+    NOTHING_HELD_IT_UP = " No obstacle is on record: the workers or the database were busy, stopped or late."
     REFUSED_BUT_KEPT = (
         "{Provider} refused the token of {phone}, so {push} did not reach it: {provider} says that the token was dead "
         "before the app registered it last ({reason}). So the token is kept, and the next push is tried with it."

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from db import holds
 from db.engine import make_engine, make_sessions
 from db.push_attempts import Ended
 from db.push_tasks import Update
@@ -191,6 +192,23 @@ async def test_an_attempt_that_nobody_used_is_forgotten(stack: Stack) -> None:
     await eventually(is_forgotten)
     [task] = await stack.rows("SELECT * FROM push_tasks WHERE task_id = :id", id=go.push.task_id)
     assert (task.state, task.attempt_count) == ("pending", 0)
+
+
+async def test_a_claim_of_which_no_word_came_takes_its_push_from_no_other_worker(stack: Stack) -> None:
+    """It is closed once PostgreSQL is back; by then another worker may hold the push, or call."""
+    held, called = await due_now(stack, [iphone() for _ in range(2)])
+    holder = uuid4()
+    async with stack.sessions() as db:
+        await holds.record(db, holder, [held.task_id])
+    await check_pushes(stack.sessions, [Claim(called.task_id)])
+    now = "SELECT state, held_by, next_attempt_at IS NULL AS is_called FROM push_tasks WHERE task_id = ANY(:ids)"
+
+    both = [never_called(uuid4(), each.task_id, "claim_too_old") for each in (held, called)]
+    await end_attempts(stack.sessions, both)
+
+    rows = await stack.rows(f"{now} ORDER BY is_called", ids=[held.task_id, called.task_id])
+    assert [tuple(row) for row in rows] == [("pending", holder, False), ("pending", None, True)]
+    assert await _attempts(stack, called.task_id) == [(None, None, None)]
 
 
 async def test_an_outcome_without_a_call_holds_its_push_only_once_those_before_it_are_held(stack: Stack) -> None:

@@ -13,11 +13,14 @@ from itertools import pairwise
 from typing import Generic, TypeVar
 from uuid import UUID
 
+from tests.chaos.plan import Disturbance
+
 T = TypeVar("T")
 
 _NEVER = -math.inf  # when the reminder of a fast that never began is due
 IN_FLIGHT = 5.0  # seconds between a push's last check and its call, at most: `_MAX_CLAIM` in activities/sending.py
 RECORDED_WITHIN = 5.0  # seconds from a provider's answer to its record: a kill in between leaves its fate unknown
+LEASED = 10.0  # seconds from a call without a record to the next one, at least: `ATTEMPT_LEASE` without `IN_FLIGHT`
 _NO_ANSWERS = (None, "silent", "reset", "close", "goaway", "nobody_listens", "REFUSED_STREAM", "AFTER_GOAWAY")
 EXPLAINED = frozenset(  # what planned faults and kills make of a call; nothing else may happen
     {(200, None), (503, "ServiceUnavailable"), (503, "UNAVAILABLE"), *((None, reason) for reason in _NO_ANSWERS)}
@@ -90,6 +93,7 @@ class Trouble:
     target: str
     began_at: float
     ended_at: float
+    how: Disturbance | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,19 +281,27 @@ def _judge_repeats(calls: Sequence[Call], troubles: Sequence[Trouble], verdict: 
     for before, again in pairwise(calls):
         verdict.repeated += 1
         is_known = before.status == 200 and before.reason is None
-        if is_known and not any(_touches(trouble, before) for trouble in troubles):
+        if is_known and not any(_explains(trouble, before, again) for trouble in troubles):
             verdict.doubled.append(f"{again.task_id}, {again.received_at:.3f}, after {_name(before)}")
 
 
-def _touches(trouble: Trouble, call: Call) -> bool:
-    """Whether the answer to a call may have been lost by it, or its record."""
+def _explains(trouble: Trouble, call: Call, again: Call) -> bool:
+    """Whether the answer to a call, or its record, may have been lost by this, so that the push was called again.
+
+    A sender that lives and lost the answer may call soon. Without a record the attempt's lease comes first.
+    """
     if trouble.target == "providers":  # calls that waited meanwhile are read right after it
         return trouble.began_at <= call.received_at <= trouble.ended_at + 1
     if trouble.target.startswith("provider"):
         return trouble.target == f"provider {call.provider}" and abs(trouble.began_at - call.received_at) < 1
-    if not trouble.target.startswith(("worker", "postgres")):
+    if not trouble.target.startswith(("worker", "postgres")) or trouble.began_at > call.received_at + RECORDED_WITHIN:
         return False
-    return trouble.began_at <= call.received_at + RECORDED_WITHIN and trouble.ended_at >= call.received_at
+    is_leased = again.received_at - call.received_at >= LEASED
+    if trouble.target.startswith("postgres"):
+        return is_leased and trouble.ended_at >= call.received_at
+    if trouble.how is Disturbance.KILL:  # what its successor calls until it is ready has nothing to do with it
+        return is_leased and trouble.began_at >= call.received_at - 1
+    return trouble.ended_at >= call.received_at
 
 
 def _judge_counts(index: _Index, verdict: Verdict) -> None:

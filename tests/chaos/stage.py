@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,7 +105,7 @@ class Stage:
         async with self._locks.setdefault(disruption.target, asyncio.Lock()):
             began_at = time.time()
             place = len(self.troubles)
-            self.troubles.append(Trouble(disruption.target, began_at, float("inf")))
+            self.troubles.append(Trouble(disruption.target, began_at, float("inf"), disruption.how))
             match disruption.how:
                 case Disturbance.KILL:
                     await self._kill(disruption.target, disruption.lasts)
@@ -113,7 +113,7 @@ class Stage:
                     await self._freeze(disruption.target, disruption.lasts)
                 case Disturbance.CUT:
                     await self._cut_a_listener()
-            self.troubles[place] = Trouble(disruption.target, began_at, time.time())
+            self.troubles[place] = replace(self.troubles[place], ended_at=time.time())
 
     def trouble(self, fault: PlannedFault) -> None:
         """Put a provider's fault in force."""

@@ -7,12 +7,15 @@ from uuid import UUID, uuid4
 import pytest
 
 from tests.chaos.judge import Call, Fast, Handset, Log, Post, Run, Said, ShownLine, Told, Trouble, judge
+from tests.chaos.plan import Disturbance
 
 SESSION, CONVERSATION, MESSAGE = uuid4(), uuid4(), uuid4()
 DUE = 100.0
 REMINDER = Call(DUE + 0.1, "apns", "phone-a", "task-1", "reminder", SESSION, 200, None, arrived=True)
 PUSHED = Call(60.5, "apns", "phone-b", "task-2", "message", CONVERSATION, 200, None, arrived=True)
-KILLED = Trouble("worker 0", DUE + 0.2, DUE + 4)
+KILLED = Trouble("worker 0", DUE + 0.2, DUE + 4, Disturbance.KILL)
+FROZEN = replace(KILLED, how=Disturbance.FREEZE)
+DATABASE = replace(KILLED, target="postgres")
 
 
 def a_run() -> Run:
@@ -148,7 +151,8 @@ def test_a_second_line_is_doubled() -> None:
         (replace(REMINDER, status=503, reason="ServiceUnavailable"), []),
         (replace(REMINDER, status=None, reason="silent"), []),
         (REMINDER, [KILLED]),
-        (REMINDER, [replace(KILLED, target="postgres")]),
+        (REMINDER, [FROZEN]),
+        (REMINDER, [DATABASE]),
         (REMINDER, [Trouble("provider apns", DUE, DUE)]),
         (REMINDER, [Trouble("providers", DUE - 1, DUE)]),
     ],
@@ -160,6 +164,25 @@ def test_a_second_call_of_a_push_whose_fate_was_unknown_is_allowed(first: Call, 
 
     assert wrong_in(run) == {}
     assert judge(run).repeated == 1
+
+
+@pytest.mark.parametrize("trouble", [KILLED, DATABASE], ids=["worker", "postgres"])
+def test_a_second_call_before_the_lease_of_a_lost_record_is_over_is_doubled(trouble: Trouble) -> None:
+    run = a_run()
+    run.calls.append(replace(REMINDER, received_at=DUE + 4))
+    run.troubles = [trouble]
+
+    assert wrong_in(run) == {"doubled": 1}
+    run.troubles = [FROZEN]  # it lives, and may have lost the answer
+    assert wrong_in(run) == {}
+
+
+def test_a_worker_that_was_killed_before_a_call_explains_no_second_one_though_it_is_not_ready_again() -> None:
+    run = a_run()
+    run.calls.append(replace(REMINDER, received_at=DUE + 17))
+    run.troubles = [replace(KILLED, began_at=DUE - 3)]
+
+    assert wrong_in(run) == {"doubled": 1}
 
 
 @pytest.mark.parametrize("target", ["api 0", "temporal", "listener", "provider fcm"])

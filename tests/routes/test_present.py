@@ -197,7 +197,7 @@ async def test_a_late_worker_is_called_late_and_nothing_else_is_blamed(without_w
     assert "No obstacle is known: the workers are busy or late." in now["text"]
     assert now["detail"]["next_attempt_at"] is None
     assert ", 3" in accepted["text"]
-    assert "the workers were busy, stopped or late" in accepted["text"]
+    assert "the workers or the database were busy, stopped or late" in accepted["text"]
 
 
 @pytest.mark.parametrize("sign", ["owed", "silent"])

@@ -21,6 +21,7 @@ from domain.push import PlannedSend, Provider, TaskState
 from domain.timeline import TimelinePart, WaitsFor
 from fleet.takeover import Hold, Holds, Others, TakeoverTimings
 from sending.attempts import check_pushes
+from sending.outcomes import end_attempts, never_called
 from sending.precheck import ATTEMPT_LEASE, Claim, Hindered, Hindrance, Proceed, TakenOver
 from simulator import Simulator
 from telemetry import metrics
@@ -250,6 +251,39 @@ async def test_a_provider_that_turns_a_taken_push_away_is_asked_again(
     assert [row.outcome for row in await without_worker.rows(rows, id=due.task_id)] == ["unavailable", "accepted"]
 
 
+async def test_a_taken_push_whose_check_the_database_did_not_make_is_checked_again(
+    without_worker: Stack, simulator: Simulator
+) -> None:
+    """As where PostgreSQL dies soon after the worker: its taker lives, so nobody else takes the push over."""
+    phone = iphone()
+    [due] = await due_now(without_worker, [phone])
+    await _hold(without_worker, uuid4(), [due])
+    its = "SELECT 1 FROM fasting_sessions WHERE id = (SELECT conversation_id FROM push_tasks WHERE task_id = :id)"
+    async with _taking(without_worker) as taken:
+        async with uncommitted(without_worker, f"{its} FOR UPDATE", id=due.task_id):
+            await eventually(lambda: _is_in(due, taken))
+            await eventually(without_worker.someone_waits_for_a_lock)
+            await eventually(lambda: _nobody_waits_for_a_lock(without_worker))
+        await eventually(lambda: _are(without_worker, [due], "accepted"))
+
+    assert len(simulator.requests.for_token(phone.token)) == 1
+
+
+async def test_what_was_claimed_and_not_called_is_taken_over_when_its_worker_is_lost_then(
+    without_worker: Stack, simulator: Simulator
+) -> None:
+    phone = iphone()
+    [due] = await due_now(without_worker, [phone])
+    [begun] = await check_pushes(without_worker.sessions, [Claim(due.task_id)])
+    assert isinstance(begun, Proceed)
+    await end_attempts(without_worker.sessions, [never_called(begun.push.attempt_id, due.task_id, "claim_too_old")])
+
+    async with _taking(without_worker, replace(QUICK, unheld_for=0.2)):
+        await eventually(lambda: _are(without_worker, [due], "accepted"))
+
+    assert len(simulator.requests.for_token(phone.token)) == 1
+
+
 async def test_a_send_that_calls_soon_is_never_recorded_and_one_that_waits_is(without_worker: Stack) -> None:
     prompt, waiting = await due_now(without_worker, [iphone(), android()])
     async with worker_harness(without_worker, takeover_timings=QUICK) as worker:
@@ -353,6 +387,14 @@ async def _taking(stack: Stack, timings: TakeoverTimings = QUICK) -> AsyncIterat
 async def _are(stack: Stack, sends: Sequence[Due], state: str) -> bool:
     rows = "SELECT 1 FROM push_tasks WHERE task_id = ANY(:ids) AND state = :state"
     return len(await stack.rows(rows, ids=_ids(sends), state=state)) == len(sends)
+
+
+async def _is_in(send: Due, taken: Sequence[UUID]) -> bool:
+    return send.task_id in taken
+
+
+async def _nobody_waits_for_a_lock(stack: Stack) -> bool:
+    return not await stack.someone_waits_for_a_lock()
 
 
 async def _held_by(stack: Stack, send: Due, worker_id: UUID | None) -> bool:
