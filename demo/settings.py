@@ -84,7 +84,7 @@ def _write_private(path: Path, text: str) -> None:
     new.replace(path)
 
 
-_FAMILIES = ("APNS_", "FCM_", "AUTH_", "TEMPORAL_", "SIMULATOR_")
+_FAMILIES = ("APNS_", "FCM_", "AUTH_", "BRAKE_", "TEMPORAL_", "SIMULATOR_")
 _SECTIONS = (ServiceSettings, LimitSettings, LimiterSettings, RetentionSettings, TemporalSettings)
 _OWN = {name.upper() for section in _SECTIONS for name in section.model_fields} | {"RUN_DIR"}
 _LIMITS = {name.upper() for name in LimiterSettings.model_fields}  # limits configure no provider
