@@ -144,8 +144,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _figure(text: str) -> float:
-    if not 0 <= (value := float(text)) < math.inf:
-        raise argparse.ArgumentTypeError("must be 0 or more")
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError("must be a number, 0 or more")
     return value
 
 

@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
@@ -97,6 +98,7 @@ def as_config_errors() -> Iterator[None]:
 
 
 T = TypeVar("T")
+_Word = TypeVar("_Word", bound=StrEnum)
 
 
 def query(ask: Callable[[Sessions], Awaitable[T]]) -> T:
@@ -148,6 +150,18 @@ def up_to(most: int, what: str = "a number") -> Callable[[str], int]:
         return int(text)
 
     return number
+
+
+def one_of(kind: type[_Word]) -> Callable[[str], _Word]:
+    """Make the type of an argument that is one word of a list."""
+
+    def word(text: str) -> _Word:
+        try:
+            return kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be one of {', '.join(kind)}") from None
+
+    return word
 
 
 def print_json(value: object) -> None:

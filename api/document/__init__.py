@@ -60,7 +60,7 @@ THINGS: Mapping[str, str] = {  # what is not found, by the parameter that names 
     "installation_id": "installation",
     "task_id": "push task",
     "test_push_id": "test push",
-    "brake_id": "brake",
+    "brake_id": "token-error cutoff",
     "webhook_id": "webhook",
     "erasure_id": "erasure",
 }

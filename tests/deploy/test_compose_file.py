@@ -21,7 +21,6 @@ NOT_PASSED = {"APNS_CA_FILE", "FCM_CA_FILE"}  # only a simulator signs its own c
 OF_BOTH = {
     name.upper() for section in (ServiceSettings, TemporalSettings, TracingSettings) for name in section.model_fields
 }
-OF_THE_SDKS = {"OTEL_EXPORTER_OTLP_HEADERS", "OTEL_TRACES_SAMPLER_ARG"}
 OF_API = {f"AUTH_{name.upper()}" for name in AuthSettings.model_fields} | {
     name.upper() for name in LimitSettings.model_fields
 }
@@ -80,7 +79,7 @@ def test_a_service_is_passed_its_settings_and_no_unknown_one(name: str, own: set
     passed = services[name]["environment"].keys()
 
     assert own - passed - NOT_PASSED == set(), "docker-compose.yml and docs/deployment.md must name these settings"
-    assert {one for one in passed if not one.startswith("TEMPORAL_")} <= OF_BOTH | OF_THE_SDKS | own
+    assert {one for one in passed if not one.startswith("TEMPORAL_")} <= OF_BOTH | own
     assert services["api"]["environment"].keys() | services["worker"]["environment"].keys() >= OF_BOTH
 
 

@@ -14,6 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from tests.metrics.prometheus import ALERTS, promtool
 from tests.stack import ROOT
 from worker import GRACE
 
@@ -204,6 +205,22 @@ def test_the_metrics_that_scale_workers_are_on_the_page_and_come_from_what_worke
     assert "temporal_worker_task_slots_used" in read["rules"][0]["seriesQuery"]
     for matcher in ('worker_type="ActivityWorker"', 'task_queue=~"push-.+"'):  # the adapter repeats none by itself
         assert matcher in read["rules"][0]["metricsQuery"]
+
+
+def test_prometheus_finds_the_pods_under_the_names_that_alerts_know(tmp_path: Path) -> None:
+    [config] = [block for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL) if "scrape_configs" in block]
+    known = re.sub(r" +kubernetes_sd_configs:.*\n", "", config)  # Debian builds its promtool without them
+    (tmp_path / "prometheus.yml").write_text(known)
+    jobs = {job["job_name"]: job for job in yaml.safe_load(config)["scrape_configs"]}
+
+    assert jobs.keys() == set(re.findall(r'job="([\w-]+)"', ALERTS.read_text()))
+    for name, job in jobs.items():
+        pods = _one("Deployment", name)["spec"]["template"]
+        [kept, *added] = job["relabel_configs"]
+        assert kept["regex"] == pods["metadata"]["labels"]["app.kubernetes.io/component"]
+        assert {each["target_label"] for each in added} == {"namespace", "pod"}  # what the adapter's rules ask for
+        assert len(pods["spec"]["containers"][0]["ports"]) == 1  # each port is a target
+    promtool("check", "config", str(tmp_path / "prometheus.yml"))
 
 
 def _text() -> str:

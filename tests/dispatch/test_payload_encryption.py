@@ -131,6 +131,12 @@ async def test_a_payload_of_an_unknown_or_another_key_is_refused_with_its_name(k
             await PayloadEncryption(path).decode([payload])
 
 
+async def test_a_process_without_the_file_says_what_it_lacks(keys: Path) -> None:
+    [payload] = await PayloadEncryption(keys).encode([PLAIN])
+    with pytest.raises(UnreadablePayload, match=r"^PAYLOAD_KEYS_FILE is not set in this process, and the key 'first'"):
+        await converter({}).decode([payload])
+
+
 async def test_a_key_that_another_process_has_already_is_read_at_once_and_old_ones_go_on_decrypting(
     keys: Path, tmp_path: Path
 ) -> None:

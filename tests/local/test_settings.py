@@ -1,5 +1,6 @@
 """Settings of a local run, and the operators' commands without one."""
 
+import base64
 import re
 import socket
 from pathlib import Path
@@ -46,6 +47,8 @@ SECRET = "s" * 40
             {"FCM_RATE": "fast"},
             "FCM_RATE: Input should be a valid number, unable to parse string as a number.",
         ),
+        ({"RETENTION_DAYS": "1"}, "RETENTION_DAYS: Input should be greater than or equal to 2."),
+        ({"PAYLOAD_KEYS_FILE": "/no"}, "PAYLOAD_KEYS_FILE: names a file that does not exist: /no."),
         ({"WORKERS": "0"}, "WORKERS must be a number from 1 to 64."),
         ({"WORKERS": "two"}, "WORKERS must be a number from 1 to 64."),
         ({"LOG_LEVEL": "LOUD"}, "LOG_LEVEL: Input should be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'."),
@@ -149,6 +152,17 @@ def test_servers_that_are_named_are_used_and_not_started(tmp_path: Path) -> None
     assert named.items() <= shared.items()
     assert shared["AUTH_JWT_SECRET"] == SECRET
     assert settings.inherited == {"HOME": "/home/me"}
+
+
+def test_what_is_started_by_hand_beside_a_run_has_its_settings(tmp_path: Path) -> None:
+    keys = tmp_path / "payload-keys"
+    keys.write_text(f"first {base64.b64encode(bytes(32)).decode()}")
+    given = {"PAYLOAD_KEYS_FILE": str(keys), "RETENTION_DAYS": "9", "BRAKE_SHARE": "1", "RATE_LIMIT": "0"}
+    settings = local_settings({**given, "RUN_DIR": str(tmp_path)})
+
+    write_settings(tmp_path, shared_environment(settings, ""))
+
+    assert given.items() <= read_settings(tmp_path).items()
 
 
 def test_the_page_of_a_temporal_that_is_started_is_its_own(tmp_path: Path) -> None:

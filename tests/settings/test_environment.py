@@ -123,6 +123,9 @@ def test_a_setting_that_does_not_exist_is_refused_with_a_suggestion(key_file: st
     assert refused(auth_settings, {"AUTH_JWT_SECRETS": SECRET}) == (
         "AUTH_JWT_SECRETS is not a setting of Fastbell; did you mean AUTH_JWT_SECRET?"
     )
+    assert refused(limiter_settings, {"BRAKE_TOKEN_ERROR": "5"}) == (
+        "BRAKE_TOKEN_ERROR is not a setting of Fastbell; did you mean BRAKE_TOKEN_ERRORS?"
+    )
     assert refused(fcm_settings, {"FCM_XYZZY": "1"}) == (
         "FCM_XYZZY is not a setting of Fastbell; known are FCM_SERVICE_ACCOUNT_FILE, FCM_URL, FCM_CA_FILE,"
         " FCM_CONCURRENCY, FCM_RATE."
@@ -301,6 +304,9 @@ def test_traces_go_where_the_standard_variables_say_and_nowhere_by_default(
     [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318", "must be an http:// or https:// address."),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "Input should be 'http/protobuf'."),
+        ("OTEL_TRACES_SAMPLER_ARG", "5", "Input should be less than or equal to 1."),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "a-key", "must be name=value, several separated by commas."),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "a=b;c", "must be name=value, several separated by commas."),
         ("OTEL_TRACES_EXPORTER", "console", "Input should be 'otlp' or 'none'."),
     ],
 )

@@ -201,13 +201,15 @@ async def test_a_test_push_is_sent_and_followed_from_the_command_line(
         (f"dead redrive --task {UUID(int=1)} --all", "can be redriven"),
         (f"dead redrive --task {UUID(int=1)} --limit 3", "can be redriven"),
         ("dead list --limit 0", "error: argument --limit: must be a number from 1 to 10000"),
-        ("dead list --due-from 2026-01-01T00:00", "error: argument --due-from: an instant needs an offset"),
+        ("dead list --due-from 2026-01-01T00:00", "error: argument --due-from: must be an instant with an offset"),
         ("timeline --user anna --limit 1001", "error: argument --limit: must be a number from 1 to 1000"),
         ("timeline", "error: the following arguments are required: --user"),
         (f"timeline --user {'a' * 201}", "argument --user: a user id has 1 to 200 printable characters"),
         (f"test-push --user {'a' * 201}", "argument --user: a user id has 1 to 200 printable characters"),
         (f"dead list --user {'a' * 201}", "argument --user: a user id has 1 to 200 printable characters"),
-        ("dead list --state lost", "error: argument --state: invalid TaskState value: 'lost'"),
+        ("dead list --state lost", "error: argument --state: must be one of pending, accepted, rejected"),
+        ("dead list --due-to yesterday", "error: argument --due-to: must be an instant with an offset"),
+        ("dead list --kind call", "error: argument --kind: must be one of reminder, message, test"),
     ],
 )
 def test_what_argparse_refuses_is_told_its_way(words: str, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
