@@ -491,7 +491,8 @@ async def test_no_call_starts_without_window_for_its_body(peer: Peer, pool: Pool
     with pytest.raises(Unavailable) as trouble:
         await send(pool, body=large)
     waiting = asyncio.create_task(send(pool, body=large))
-    await asyncio.sleep(0.05)
+    while not pool._connections[0]._capacity._starters:  # it waits, for a quarter of a second
+        await asyncio.sleep(0)
     peer.connections[0].credit(40_000)
 
     assert (type(trouble.value), trouble.value.delivery) == (NoRoom, Delivery.NOT_SENT)
@@ -534,7 +535,7 @@ async def test_a_refused_connection_is_reported_at_once() -> None:
 
     took = time.monotonic() - started
     assert deliveries(outcomes) == [Delivery.NOT_PROCESSED] * 500
-    assert took < SHORT.lease.total_seconds(), "nobody waited"
+    assert in_time(took, SHORT.lease.total_seconds()), "nobody waited"
     told = {(type(outcome), str(outcome)) for outcome in outcomes + await send_all(pool, 5)}
     assert told == {(Unavailable, "connect_failed"), (NoRoom, "resting_after_failed_connection")}
     await pool.close()
@@ -542,14 +543,13 @@ async def test_a_refused_connection_is_reported_at_once() -> None:
 
 async def test_a_connection_that_failed_is_tried_again_only_after_a_rest(peer: Peer, pool: Pool) -> None:
     peer.slams = True
-    until = time.monotonic() + 0.6
 
-    while time.monotonic() < until:
-        await send_all(pool, 20)
-        await asyncio.sleep(0.01)
+    async with soon(5):
+        while len(peer.opened_at) < 3:
+            await send_all(pool, 20)
+            await asyncio.sleep(0.01)
 
     rests = [later - earlier for earlier, later in pairwise(peer.opened_at)]
-    assert rests
     assert min(rests) >= SHORTEST_REST
 
 
