@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.busy import soon
+
 ROOT = Path(__file__).parent.parent
 LEAKS = """
 import asyncio, socket
@@ -35,7 +37,8 @@ async def test_a_connection_that_a_test_leaves_open_keeps_no_run_from_ending(tmp
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
-        printed, _ = await asyncio.wait_for(process.communicate(), 30)
+        async with soon(30):
+            printed, _ = await process.communicate()
     finally:
         if process.returncode is None:
             process.kill()

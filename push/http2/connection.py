@@ -324,7 +324,7 @@ class Connection(asyncio.Protocol):
             self._loop.call_soon(self._flush)
         self._keep_alive.note_request()
         if self._watch is None:
-            self._watch = self._loop.call_later(self._timeout / 20, self._check_calls)
+            self._check_later()
         if self._streams.going_away:
             self.retire("stream_ids_used_up")
         return call.answer
@@ -337,13 +337,20 @@ class Connection(asyncio.Protocol):
             if transport.get_write_buffer_size() > MAX_UNREAD:
                 self._drop("reads_nothing")
 
-    def _check_calls(self) -> None:
+    def _check_later(self, *, decides: bool = False) -> None:
+        after = STOOD_STILL if decides else self._timeout / 20
+        self._watch = self._loop.call_later(after, self._check_calls, self._loop.time() + after, decides)
+
+    def _check_calls(self, at: float, decides: bool) -> None:
         self._watch = None
+        if self._loop.time() - at > STOOD_STILL and not decides:  # answers that have come may not be read yet
+            self._check_later(decides=True)
+            return
         while self._streams.calls:
             stream_id, oldest = next(iter(self._streams.calls.items()))
             age = self._loop.time() - oldest.sent_at
             if age < self._timeout:
-                self._watch = self._loop.call_later(self._timeout / 20, self._check_calls)
+                self._check_later()
                 return
             self._expire(stream_id)
 

@@ -312,7 +312,8 @@ async def _start(command: Command, image: Path, path: str, stdout: int) -> Proce
 
 async def _finished(command: Command, image: Path, path: str = PATH) -> tuple[int | None, str]:
     process = await _start(command, image, path, PIPE)
-    output, _ = await asyncio.wait_for(process.communicate(), 20)
+    async with soon(20):
+        output, _ = await process.communicate()
     return process.returncode, output.decode()
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from commands.doctor.providers import PROBE_TOKENS
 from commands.doctor.report import Level
+from tests.busy import soon
 from tests.doctor.conftest import Examine
 from tests.servers import free_port
 from tests.stack import ROOT, SECRET, Stack
@@ -27,7 +28,8 @@ async def _doctor(stack: Stack, *words: str, **settings: str) -> tuple[int | Non
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, complaints = await asyncio.wait_for(process.communicate(), 50)
+    async with soon(50):
+        out, complaints = await process.communicate()
     return process.returncode, out.decode(), complaints.decode()
 
 
@@ -117,7 +119,8 @@ async def test_a_reader_that_has_read_enough_ends_it_quietly() -> None:
         stderr=asyncio.subprocess.PIPE,
     )
     os.close(writing)
-    _, complaints = await asyncio.wait_for(process.communicate(), 50)
+    async with soon(50):
+        _, complaints = await process.communicate()
 
     assert (process.returncode, complaints) == (141, b"")
 
@@ -133,7 +136,8 @@ async def test_it_ends_at_once_for_the_temporal_sdk_may_crash_an_interpreter_tha
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, complaints = await asyncio.wait_for(process.communicate(), 50)
+    async with soon(50):
+        out, complaints = await process.communicate()
 
     assert (process.returncode, complaints) == (1, b"")
     assert b"temporal: cannot be reached" in out

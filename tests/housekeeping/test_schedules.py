@@ -28,6 +28,7 @@ from db.views import signals
 from dispatch.schedules import findings, keep_registered, latest_runs, make_schedules, register_attributes
 from domain.naming import ORPHAN_SWEEP, RETENTION, SEARCH_ATTRIBUTES, WORKFLOW_QUEUE
 from simulator import Simulator
+from tests.busy import soon
 from tests.conftest import NewDatabase
 from tests.servers import TemporalServer, free_port, part
 from tests.stack import Stack, StackPlace, eventually, temporal_client
@@ -159,8 +160,8 @@ async def test_a_worker_process_registers_and_sweeps_by_itself(new_database: New
 
 async def test_a_worker_does_not_start_with_a_retention_that_cannot_be(simulator: Simulator) -> None:
     place = StackPlace("postgresql://nowhere.invalid/none", "127.0.0.1:1", "default", simulator)
-    async with part(place.environment(RETENTION_DAYS="0"), "worker.py") as worker:
-        assert await asyncio.wait_for(worker.process.wait(), 20) == 1
+    async with part(place.environment(RETENTION_DAYS="0"), "worker.py") as worker, soon(20):
+        assert await worker.process.wait() == 1
     assert "RETENTION_DAYS: " in "".join(worker.lines)
 
 

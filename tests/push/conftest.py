@@ -15,6 +15,7 @@ from push.fcm.sender import FcmAccount, FcmSender
 from push.http2.pool import Pool, Timeouts
 from push.sender import Answer, ProviderTrouble, Sender, Throttled, Unavailable
 from simulator import Simulator
+from tests.busy import crowding
 from tests.push.peer import Peer, listening
 
 SHORT = Timeouts(connect=timedelta(seconds=0.5), lease=timedelta(seconds=1), answer=timedelta(seconds=0.5))
@@ -24,6 +25,11 @@ TASK_ID = UUID("0b0f4bd2-5c4f-4d2c-9a51-1d0a3f1c7e01")
 ATTEMPT_ID = UUID("7a0c1d5e-0a41-4d57-8b0d-64d4f2c3b902")
 APNS_TOKEN = "ab" * 32
 FCM_TOKEN = "fcm-token:APA91b" + "x" * 120
+
+
+def lengthened(timeouts: Timeouts) -> Timeouts:
+    """Give timeouts for a peer in another process, which also waits for a core on a busy machine."""
+    return Timeouts(timeouts.connect * crowding(), timeouts.lease * crowding(), timeouts.answer * crowding())
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 
+from tests.busy import soon
 from tests.stack import ROOT, Stack
 
 
@@ -19,5 +20,6 @@ async def run(stack: Stack, *words: str, **settings: str) -> tuple[int | None, s
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, complaints = await asyncio.wait_for(process.communicate(), 30)
+    async with soon(30):
+        out, complaints = await process.communicate()
     return process.returncode, out.decode(), complaints.decode()

@@ -19,7 +19,7 @@ from push.http2.pool import Pool
 from push.http2.proxy import DIRECT, MAX_ADDRESSES, HostAddress, Proxies, Proxy, first, resolved
 from push.sender import Accepted, Sender
 from simulator import Simulator
-from tests.busy import in_time
+from tests.busy import in_time, soon
 from tests.push.conftest import APNS_TOKEN, FCM_TOKEN, PATIENT, apns_account, fcm_account, make_push, outcome
 from tests.push.connect_proxy import proxying
 from tests.push.peer import Peer, PeerConnection
@@ -150,7 +150,7 @@ async def test_an_address_that_answers_too_late_is_hung_up_on(addresses: list[st
     late.is_mute = True
     server = await loop.create_server(lambda: PeerConnection(late), BAD, port_of(peer.url))
     pool = Pool(on_localhost(peer.url), ca_file=None, connections=1, timeouts=PATIENT)
-    async with asyncio.timeout(5), pool.lease():
+    async with soon(5), pool.lease():
         [line] = late.connections
         while not line.transport.is_closing():
             await asyncio.sleep(0.01)
@@ -165,7 +165,7 @@ async def test_where_no_address_answers_the_wait_is_bounded_as_a_whole(addresses
     addresses[:] = [f"127.0.0.{number}" for number in range(2, 12)]
     pool = Pool("http://localhost:9", ca_file=None, connections=1, timeouts=PATIENT)
     with pytest.raises(Exception, match="connect_failed"):
-        async with asyncio.timeout(5), pool.lease():
+        async with soon(5), pool.lease():
             pass
     await pool.close()
 
@@ -177,7 +177,7 @@ async def test_a_resolver_that_never_answers_costs_the_wait_for_a_connection(mon
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", never)
     pool = Pool("http://silent.test:9", ca_file=None, connections=1, timeouts=PATIENT)
     with pytest.raises(Exception, match="connect_failed"):
-        async with asyncio.timeout(5), pool.lease():
+        async with soon(5), pool.lease():
             pass
     await pool.close()
 

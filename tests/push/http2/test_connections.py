@@ -16,6 +16,7 @@ from push.http2.connection import ANSWERS_WITHIN, QUIET_AFTER, KeepAlive
 from push.http2.pool import DEFAULT_TIMEOUTS, Pool, Timeouts
 from push.http2.streams import Response
 from push.sender import Delivery, NoRoom, Unavailable
+from tests.busy import in_time, soon
 from tests.push.conftest import PATIENT, SHORT, made_of
 from tests.push.peer import Peer, PeerConnection, Request, listening
 
@@ -234,6 +235,7 @@ async def test_an_unused_place_is_given_back() -> None:
 
 async def test_a_silent_stream_is_unknown_in_time_while_the_others_go_on(peer: Peer, pool: Pool) -> None:
     peer.script = lambda request: None if request.headers[":path"] == "/7" else request.answer()
+    await send(pool)
     started = time.monotonic()
     first = asyncio.create_task(send(pool, "/7"))
     others = []
@@ -245,8 +247,10 @@ async def test_a_silent_stream_is_unknown_in_time_while_the_others_go_on(peer: P
         await first
 
     assert (trouble.value.reason, trouble.value.delivery) == ("answer_timeout", Delivery.UNKNOWN)
-    assert 0.49 < time.monotonic() - started < 1.5
-    assert 400 not in deliveries(others)
+    took = time.monotonic() - started
+    assert took > 0.49
+    assert in_time(took, 1.5)
+    assert set(deliveries(others)) == {200}
     assert len(peer.connections) == 1, "a connection that answers others is kept"
 
 
@@ -261,14 +265,11 @@ async def test_a_connection_that_answers_nobody_is_replaced_though_it_answers_pi
 
 
 async def test_a_frozen_connection_gets_no_more_calls_and_is_found_out_by_a_ping(peer: Peer) -> None:
-    pool = Pool(peer.url, ca_file=None, connections=8, timeouts=PATIENT)
+    pool = Pool(peer.url, ca_file=None, connections=8, timeouts=DEFAULT_TIMEOUTS)
     await send(pool)
     peer.connections[0].is_deaf = True
     frozen = [asyncio.create_task(send(pool)) for _ in range(2)]
-    keep_alive = pool._connections[0]._keep_alive
-    async with asyncio.timeout(2):
-        while not keep_alive.is_awaited:
-            await asyncio.sleep(0.01)
+    await _silent(pool)
 
     assert (await send(pool)).status == 200, "over another connection, at once"
     assert not any(call.done() for call in frozen)
@@ -280,7 +281,7 @@ async def test_a_frozen_connection_gets_no_more_calls_and_is_found_out_by_a_ping
 
 
 async def test_a_slow_peer_is_asked_once_and_keeps_its_calls(peer: Peer) -> None:
-    pool = Pool(peer.url, ca_file=None, connections=8, timeouts=PATIENT)
+    pool = Pool(peer.url, ca_file=None, connections=8, timeouts=DEFAULT_TIMEOUTS)
     peer.script = lambda request: _after(2 * ANSWERS_WITHIN, request.answer)
 
     assert deliveries(await send_all(pool, 3)) == [200] * 3
@@ -303,6 +304,20 @@ async def test_a_process_that_stood_still_reads_what_was_said_before_it_calls_a_
     assert not died
     assert not keep_alive.is_awaited
     keep_alive.stop()
+
+
+async def test_a_process_that_stood_still_reads_the_answers_that_came_before_it_gives_a_call_up(
+    peer: Peer, pool: Pool
+) -> None:
+    def stand_still(request: Request) -> None:
+        request.answer()
+        time.sleep(SHORT.answer.total_seconds() + 0.3)
+
+    await send(pool)
+    peer.script = stand_still
+
+    assert (await send(pool)).status == 200
+    assert len(peer.connections) == 1
 
 
 @pytest.mark.parametrize(("is_deaf", "lines"), [(False, 1), (True, 2)])
@@ -332,7 +347,7 @@ async def test_an_idle_peer_is_pinged_once_an_hour_and_a_dead_one_dropped() -> N
     keep_alive.replied_at -= 3600
     keep_alive._check_idle()
 
-    async with asyncio.timeout(1):
+    async with soon(5):
         await deaths.wait()
     assert len(pings) == 1
     hourly.cancel()
@@ -421,7 +436,7 @@ async def test_a_place_that_was_leased_ahead_is_exchanged_if_its_connection_ends
             await _silent(pool)
         else:
             connection.reset() if ends == "reset" else connection.go_away(1)
-            async with asyncio.timeout(5):
+            async with soon(5):
                 while any(each.usable for each in pool._connections):
                     await asyncio.sleep(0.01)
 
@@ -476,7 +491,8 @@ async def test_no_call_starts_without_window_for_its_body(peer: Peer, pool: Pool
     with pytest.raises(Unavailable) as trouble:
         await send(pool, body=large)
     waiting = asyncio.create_task(send(pool, body=large))
-    await asyncio.sleep(0.05)
+    while not pool._connections[0]._capacity._starters:  # it waits, for a quarter of a second
+        await asyncio.sleep(0)
     peer.connections[0].credit(40_000)
 
     assert (type(trouble.value), trouble.value.delivery) == (NoRoom, Delivery.NOT_SENT)
@@ -519,7 +535,7 @@ async def test_a_refused_connection_is_reported_at_once() -> None:
 
     took = time.monotonic() - started
     assert deliveries(outcomes) == [Delivery.NOT_PROCESSED] * 500
-    assert took < SHORT.lease.total_seconds(), "nobody waited"
+    assert in_time(took, SHORT.lease.total_seconds()), "nobody waited"
     told = {(type(outcome), str(outcome)) for outcome in outcomes + await send_all(pool, 5)}
     assert told == {(Unavailable, "connect_failed"), (NoRoom, "resting_after_failed_connection")}
     await pool.close()
@@ -527,14 +543,13 @@ async def test_a_refused_connection_is_reported_at_once() -> None:
 
 async def test_a_connection_that_failed_is_tried_again_only_after_a_rest(peer: Peer, pool: Pool) -> None:
     peer.slams = True
-    until = time.monotonic() + 0.6
 
-    while time.monotonic() < until:
-        await send_all(pool, 20)
-        await asyncio.sleep(0.01)
+    async with soon(5):
+        while len(peer.opened_at) < 3:
+            await send_all(pool, 20)
+            await asyncio.sleep(0.01)
 
     rests = [later - earlier for earlier, later in pairwise(peer.opened_at)]
-    assert rests
     assert min(rests) >= SHORTEST_REST
 
 
@@ -681,6 +696,6 @@ async def test_a_user_whose_call_a_connection_is_silent_about_joins_nobody_elses
 
 async def _silent(pool: Pool) -> None:
     """Wait until a connection's peer is asked for a sign of life."""
-    async with asyncio.timeout(5):
+    async with soon(5):
         while not any(connection.awaits_reply for connection in pool._connections):
             await asyncio.sleep(0.01)

@@ -14,7 +14,7 @@ from push.http2.pool import DEFAULT_TIMEOUTS, Pool, Timeouts
 from push.http2.streams import Response
 from push.sender import Delivery, Unavailable
 from simulator.settings import certificate_files
-from tests.push.conftest import PATIENT
+from tests.push.conftest import PATIENT, lengthened
 
 NODE = Path(executable.ROOT_DIR) / ("node.exe" if sys.platform == "win32" else "bin/node")
 BODY = b'{"aps":{}}'
@@ -136,7 +136,7 @@ async def test_a_server_that_shuts_down_answers_what_it_began(pool: Pool) -> Non
 
 
 async def test_a_refused_stream_was_never_processed_and_disturbs_nobody(directory: Path) -> None:
-    async with _listening(directory, 1000, PATIENT) as pool:
+    async with _listening(directory, 1000, lengthened(PATIENT)) as pool:
         await send(pool, "/ok")
         outcomes = await send_all(pool, "/slow/20", "/refused", "/broken", "/ok", "/silent")
 
