@@ -104,6 +104,7 @@ async def test_an_app_that_comes_with_the_file_is_sent_to(
     assert request.app == TWO.project
 
 
+@pytest.mark.long
 async def test_a_push_for_an_app_that_went_waits_and_is_dead_in_the_end(
     stack: Stack, rotation: Rotation, apps_file: AppsFile, simulator: Simulator
 ) -> None:

@@ -37,6 +37,7 @@ async def crowded(
         yield stack
 
 
+@pytest.mark.long
 async def test_counts_that_take_too_long_are_cut_off_and_say_so(crowded: Stack) -> None:
     supporter, operator = crowded.user(None, "support"), await visit(crowded)
     [task_id] = await dead_task(crowded.user(), iphone())

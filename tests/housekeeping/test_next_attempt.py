@@ -125,6 +125,7 @@ async def test_of_two_who_ask_in_one_batch_the_one_whose_attempt_begins_makes_th
     assert await attempts_of(stack, task_id) == 1
 
 
+@pytest.mark.long
 async def test_after_a_call_that_failed_late_it_is_tried_when_temporal_tries_it(
     stack: Stack, simulator: Simulator, alice: User
 ) -> None:

@@ -17,6 +17,7 @@ MEMBERS, MAX_EVENTS, MAX_STATEMENTS = 500, 2000, 8
 MAX_BYTES = 30_000  # of one event: a hundred sends, and what Temporal says around them
 
 
+@pytest.mark.long
 @pytest.mark.timeout(90)
 async def test_a_message_to_500_members_stays_within_bounds(stack: Stack) -> None:
     crowd = [stack.user() for _ in range(MEMBERS)]

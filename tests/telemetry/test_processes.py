@@ -2,12 +2,15 @@
 
 import signal
 
+import pytest
+
 from tests.busy import lead
 from tests.servers import part
 from tests.stack import iphone
 from tests.telemetry.conftest import Traced
 
 
+@pytest.mark.long
 async def test_a_reminder_that_another_worker_takes_up_stays_below_its_workflow(traced: Traced) -> None:
     stack, user = traced.stack, traced.stack.user()
     await user.register(iphone())

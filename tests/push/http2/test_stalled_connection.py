@@ -4,6 +4,8 @@ import asyncio
 import secrets
 import time
 
+import pytest
+
 from domain.push import Environment
 from push.apns.sender import ApnsSender
 from push.sender import Accepted
@@ -12,6 +14,7 @@ from tests.busy import in_time
 from tests.push.conftest import apns_account, make_push
 
 
+@pytest.mark.long
 async def test_one_users_calls_that_are_never_answered_on_a_new_connection_hold_up_nobody_elses(sim: Simulator) -> None:
     sender = ApnsSender(apns_account(sim))
     hanging = [secrets.token_hex(32) for _ in range(20)]
