@@ -43,6 +43,7 @@ NAMESPACES = (
     "routes",
     "faults",
     "housekeeping",
+    "dumped",
     "doctor",
     "pooled",
     "metrics",

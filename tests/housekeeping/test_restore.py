@@ -25,7 +25,7 @@ from tests.stack import Stack, StackPlace, User, eventually, iphone, make_app, m
 async def test_a_dump_taken_under_load_is_restored_and_each_reminder_comes_once(
     new_database: NewDatabase, postgres: str, temporal: str, simulator: Simulator, tmp_path: Path
 ) -> None:
-    place = StackPlace(await new_database("to_dump"), temporal, "housekeeping", simulator)
+    place = StackPlace(await new_database("dumped"), temporal, "dumped", simulator)
     dump, phones = tmp_path / "fastbell.dump", [iphone() for _ in range(20)]
     async with open_stack(place) as stack:
         people = [stack.user() for _ in phones]

@@ -18,7 +18,10 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(150)]
 PAGE = (ROOT / "docs" / "integrating.md").read_text()
 # What the page waits for by the clock; a busy machine takes longer.
 _CONDITIONS = {
-    "sleep 13": 'until [ "$(curl -sS $PHONES/phones/$IPHONE $PHONES/phones/$PIXEL | grep -o Harbour | wc -l)" -ge 2 ]',
+    "sleep 13": (
+        "until curl -sS $PHONES/phones/$IPHONE | grep Harbour > /dev/null"
+        " && curl -sS $PHONES/phones/$PIXEL | grep Harbour > /dev/null"
+    ),
     "sleep 8": 'until [ "$(grep -c "test\\|accepted" received.txt)" -ge 3 ]',
 }
 
