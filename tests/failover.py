@@ -10,6 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from db.engine import async_url
 
+_ENDS_WITHIN = 20_000  # milliseconds that a server process may take to end
+
 
 @dataclass(frozen=True)
 class Failover:
@@ -34,10 +36,10 @@ class Failover:
             await engine.dispose()
 
     async def begin(self) -> None:
-        """Take no more writes, and close every connection."""
+        """Take no more writes, and close every connection; each is closed when this returns."""
         await self._server.execute(text(f"ALTER DATABASE {self._name} SET default_transaction_read_only = on"))
-        end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"
-        await self._server.execute(text(end), {"name": self._name})
+        end = "SELECT pg_terminate_backend(pid, :within) FROM pg_stat_activity WHERE datname = :name"
+        await self._server.execute(text(end), {"name": self._name, "within": _ENDS_WITHIN})
 
     async def end(self) -> None:
         """Take writes again; connections made in the meantime still cannot."""

@@ -314,7 +314,7 @@ async def test_a_database_that_ends_a_request_under_way_makes_it_try_again(api: 
 
 async def test_a_database_that_was_restarted_costs_nobody_a_request(api: Stack, alice: User) -> None:
     await alice.call("GET", "/v1/device-tokens")
-    await api.rows(f"SELECT pg_terminate_backend(pid) {BACKENDS} AND state = 'idle'")
+    await api.rows(f"SELECT pg_terminate_backend(pid, 20000) {BACKENDS} AND state = 'idle'")
 
     answer = await alice.call("GET", "/v1/device-tokens")
 

@@ -3,12 +3,14 @@
 import socket
 from collections.abc import AsyncIterator
 
+import asyncpg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from db import outbox
 from db.engine import (
+    UNREACHABLE,
     ReadOnly,
     Sessions,
     async_url,
@@ -89,7 +91,8 @@ async def test_connections_that_cannot_write_are_dropped_and_the_rest_of_the_poo
         await connect_alone(failover.database_url, "alone")
     await failover.end()
 
-    assert alone.is_closed()
+    with pytest.raises((*UNREACHABLE, asyncpg.PostgresError)):
+        await look_alone(alone)
     assert (await check_readiness(sessions))[0]
     await engine.dispose()
 
