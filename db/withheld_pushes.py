@@ -1,6 +1,7 @@
 """Withheld pushes: each decision not to push to a user, or to one of their phones, once."""
 
-from collections.abc import Collection, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from uuid import UUID
 
@@ -9,6 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import among
 from db.models.pushes import WithheldPush
+from db.push_tasks import Addressee, DueMessage
+from db.unreadable import readable
 from domain.kinds import Kind
 
 Whom = tuple[str, UUID | None]  # a user's installation; None: all of them
@@ -48,6 +51,18 @@ async def reaching_all(db: AsyncSession, task_ids: Collection[UUID]) -> set[UUID
     return set(await db.scalars(_REACHING_ALL, {"task_ids": list(task_ids)}))
 
 
+async def reaching_not(db: AsyncSession, task_ids: Collection[UUID]) -> list[tuple[DueMessage, Sequence[Addressee]]]:
+    """Give the reminders of these tasks with the phones that have no push of them, and none withheld.
+
+    Those phones were registered after the pushes were planned. Expired reminders are left out.
+    """
+    by_message: dict[DueMessage, list[Addressee]] = defaultdict(list)
+    for row in await db.execute(_REACHING_NOT, {"task_ids": list(task_ids)}):
+        message = {name: getattr(row, name) for name in DueMessage.__slots__} | {"kind": Kind.REMINDER}
+        by_message[DueMessage(**message)].append(row)
+    return list(by_message.items())
+
+
 # A planned push has its own state.
 _NOTE = text("""
     INSERT INTO withheld_pushes (user_id, installation_id, kind, conversation_id, message_id, reminder_minutes, reason)
@@ -77,3 +92,16 @@ _REACHING_ALL = text("""
                                            WHERE o.message_id = t.message_id
                                              AND o.installation_id = d.installation_id))
 """)
+
+_REACHING_NOT = text(f"""
+    SELECT DISTINCT t.message_id, t.kind, t.conversation_id, t.reminder_minutes, t.collapse_key, t.due_at,
+                    t.expires_at, t.validate_only, d.id, d.installation_id
+      FROM push_tasks AS t
+      JOIN device_tokens AS d ON d.user_id = t.user_id AND d.active
+     WHERE t.task_id = ANY(CAST(:task_ids AS uuid[])) AND t.kind = 'reminder'
+       AND {readable("t.due_at")} <= statement_timestamp() AND {readable("t.expires_at")} > statement_timestamp()
+       AND NOT EXISTS (SELECT FROM push_tasks AS o
+                        WHERE o.message_id = t.message_id AND o.installation_id = d.installation_id)
+       AND NOT EXISTS (SELECT FROM withheld_pushes AS w
+                        WHERE w.message_id = t.message_id AND w.installation_id = d.installation_id)
+""")  # noqa: S608 -- of our own words alone

@@ -21,7 +21,7 @@ from uuid import UUID
 
 import structlog
 
-from db import holds, workers
+from db import holds, push_tasks, withheld_pushes, workers
 from db.engine import Sessions
 from domain.kinds import RULES, Kind, Priority
 from domain.push import PlannedSend, Provider
@@ -245,8 +245,23 @@ class Takeover:
                 self._begin(each, hold, kinds)
             if taken:
                 log.warning("took over pushes of a lost worker", count=len(taken))
+                await self._plan_for_new_phones([each.send.task_id for each in taken])
             has_more = has_more or len(taken) == self._timings.batch
         return 0.0 if has_more else _BETWEEN
+
+    async def _plan_for_new_phones(self, task_ids: Collection[UUID]) -> None:
+        """Plan these reminders for phones that were registered meanwhile; their workflows go on too late for that.
+
+        What is planned so is due, and nobody holds it: it is taken over next.
+        """
+        async with asyncio.timeout(_TIMEOUT), self._sessions() as db:
+            plans = await withheld_pushes.reaching_not(db, task_ids)
+        for message, devices in plans:
+            try:
+                async with asyncio.timeout(_TIMEOUT), self._sessions.begin() as db:
+                    await push_tasks.plan(db, message, devices)
+            except Exception as error:  # noqa: BLE001 -- one that fails does not stop the others
+                log.warning("planning for a new phone failed", error=type(error).__name__)
 
     def _lost(self, kinds: frozenset[Kind]) -> holds.Lost:
         takes_unheld = time.monotonic() < self._takes_unheld_until

@@ -73,6 +73,27 @@ async def test_what_a_killed_worker_held_is_sent_once_by_the_living_before_tempo
 
 
 @pytest.mark.timeout(120)
+async def test_a_phone_registered_after_arming_is_not_late_because_its_users_worker_was_killed(
+    without_worker: Stack, simulator: Simulator, worker_settings: WorkerSettings
+) -> None:
+    async with _workers(worker_settings, 2) as workers:
+        fasts = await _armed(without_worker, 6, due_in=6.0)
+        victim, its = await _who_holds_most(without_worker, workers, fasts)
+        for fast in its:
+            fast.phone = android()
+            await fast.user.register(fast.phone)
+        await victim.end(signal.SIGKILL)
+        await _all_received(simulator, its)
+        lateness = await _lateness(without_worker, simulator, its)
+        print(f"on phones registered after arming: {max(lateness):.1f} s late at most")  # noqa: T201 (the figure)
+        assert 0 <= min(lateness) <= max(lateness) < TEMPORAL_WAITS
+        for fast in fasts:
+            await without_worker.finished(fast.session_id, within=60)
+
+    assert [len(simulator.requests.for_token(fast.phone.token)) for fast in fasts] == [1] * 6
+
+
+@pytest.mark.timeout(120)
 async def test_a_worker_that_froze_and_goes_on_calls_nobody_whose_push_another_took_over(
     without_worker: Stack, simulator: Simulator, worker_settings: WorkerSettings
 ) -> None:

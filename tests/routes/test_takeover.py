@@ -27,7 +27,7 @@ from simulator import Simulator
 from telemetry import metrics
 from tests.housekeeping.sweeps import change
 from tests.routes.worker_harness import Due, WorkerHarness, due_now, states, worker_harness
-from tests.stack import Stack, android, eventually, iphone, refuse_once, uncommitted
+from tests.stack import Phone, Stack, android, eventually, iphone, refuse_once, uncommitted
 
 QUICK = TakeoverTimings(shows_life_every=0.05, lost_after=6, looks_every=0.2, batch=20)
 ALL = holds.Part(0, 1)
@@ -222,6 +222,28 @@ async def test_what_nobody_holds_or_calls_though_it_is_due_is_sent_after_a_loss_
     assert [len(simulator.requests.for_token(phone.token)) for phone in phones] == [1, 0, 1]
 
 
+async def test_a_phone_registered_after_arming_gets_what_a_lost_worker_held_for_the_others(
+    without_worker: Stack, simulator: Simulator
+) -> None:
+    alice, bob = without_worker.user(), without_worker.user()
+    armed, expired, new = iphone(), iphone(), android()
+    [held] = await due_now(without_worker, [armed], of_one=alice.user_id)
+    [over] = await due_now(without_worker, [expired], of_one=bob.user_id)
+    await change(without_worker, "UPDATE push_tasks SET expires_at = now() WHERE task_id = :id", id=over.task_id)
+    await alice.register(new)
+    await bob.register(android())
+    await _hold(without_worker, uuid4(), [held, over])
+
+    async with _taking(without_worker, replace(QUICK, unheld_for=0.2)):
+        await eventually(lambda: _was_called(simulator, new))
+        await eventually(lambda: _are(without_worker, [held], "accepted"))
+        await eventually(lambda: _are(without_worker, [over], "expired"))
+
+    assert [len(simulator.requests.for_token(phone.token)) for phone in (armed, new, expired)] == [1, 1, 0]
+    pushes = "SELECT 1 FROM push_tasks WHERE user_id = :id"
+    assert len(await without_worker.rows(pushes, id=bob.user_id)) == 1
+
+
 async def test_what_somebody_has_locked_keeps_no_other_push_from_being_taken_over(
     without_worker: Stack, simulator: Simulator
 ) -> None:
@@ -387,6 +409,10 @@ async def _taking(stack: Stack, timings: TakeoverTimings = QUICK) -> AsyncIterat
 async def _are(stack: Stack, sends: Sequence[Due], state: str) -> bool:
     rows = "SELECT 1 FROM push_tasks WHERE task_id = ANY(:ids) AND state = :state"
     return len(await stack.rows(rows, ids=_ids(sends), state=state)) == len(sends)
+
+
+async def _was_called(simulator: Simulator, phone: Phone) -> bool:
+    return bool(simulator.requests.for_token(phone.token))
 
 
 async def _is_in(send: Due, taken: Sequence[UUID]) -> bool:
