@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import structlog
 import uvloop
+from hypothesis import HealthCheck, settings
 from playwright.async_api import Browser
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -18,7 +19,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from db.engine import async_url
 from db.migrate import migrate
 from demo.parts import start_postgres
-from settings import logs
+from settings.logs import name_exception
 from simulator import Simulator
 from tests.browsing import chromium
 from tests.busy import crowding
@@ -27,11 +28,15 @@ from tests.stack import Stack, StackPlace, User, make_app, make_stack, open_stac
 
 # Exceptions as in production: by name and place. structlog's own way shows all local variables, which takes seconds.
 structlog.configure(
-    processors=[structlog.processors.add_log_level, logs.name_exception, structlog.dev.ConsoleRenderer(colors=False)]
+    processors=[structlog.processors.add_log_level, name_exception, structlog.dev.ConsoleRenderer(colors=False)]
 )
 
 # The event loop of the processes. As a policy: a loop factory would tear the servers down wherever a test is not async.
 asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+
+# Examples have no time limit each: on a busy machine any of them may take long, which hypothesis would call a failure.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 NewDatabase = Callable[[str], Awaitable[str]]
 NAMESPACES = (
@@ -87,8 +92,8 @@ def postgres() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="fastbell-") as directory:
         data = Path(directory) / "data"
         start_postgres(data).cleanup()
-        with (data / "postgresql.conf").open("a") as settings:
-            settings.write("max_connections = 400\n")  # each stack has its pools
+        with (data / "postgresql.conf").open("a") as config:
+            config.write("max_connections = 400\n")  # each stack has its pools
         server = start_postgres(data)
         yield server.get_uri()
         server.cleanup()

@@ -18,7 +18,7 @@ from db.support_actions import Actor
 from domain.naming import workflow_page
 from domain.problems import RateLimit
 
-_MAX_SIGN_INS = RateLimit(20)  # attempts of one address; codes cannot be guessed, this limits the cost of guessing
+MAX_SIGN_INS = RateLimit(20)  # attempts of one address; codes cannot be guessed, this limits the cost of guessing
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class ConsoleServices:
 
     temporal: Client
     temporal_ui_url: str | None
-    sign_ins: Rate = field(default_factory=lambda: Rate(_MAX_SIGN_INS))  # attempts, by address
+    sign_ins: Rate = field(default_factory=lambda: Rate(MAX_SIGN_INS))  # attempts, by address
 
     def workflow_page(self, workflow_id: str) -> str | None:
         """Give the address of a workflow in Temporal's Web UI, if TEMPORAL_UI_URL is set."""

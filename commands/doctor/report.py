@@ -223,9 +223,9 @@ _NOTICED = 2.0  # seconds; an HTTP date is up to one second old
 _TOO_MUCH = 10.0  # seconds; the leeway of bearer tokens
 
 
-def clock_line(area: Area, whose: str, theirs: float, ours: float) -> ReportLine:
-    """Compare two clocks, in UNIX seconds."""
-    ahead = ours - theirs
+def clock_line(area: Area, whose: str, theirs: float, asked_at: float, answered_at: float) -> ReportLine:
+    """Compare two clocks, in UNIX seconds. Theirs was read between two instants of ours, which may lie far apart."""
+    ahead = min(max(theirs, asked_at), answered_at) - theirs
     if abs(ahead) <= _NOTICED:
         return area.ok(Finding.CLOCK_OK, whose=whose)
     say = area.failure if abs(ahead) > _TOO_MUCH else area.warning

@@ -51,9 +51,9 @@ async def check_database(url: str) -> Sequence[ReportLine]:
         if between is Pooling.TRANSACTION:
             return [DATABASE.failure(Finding.POOLER)]
         async with open_database(url) as sessions, sessions() as db:
-            before = time.time()
-            there = await present_instant(db)
-            now = (before + time.time()) / 2
+            asked_at = time.time()
+            there = (await present_instant(db)).timestamp()
+            clock = clock_line(DATABASE, "PostgreSQL", there, asked_at, time.time())
             present, newest = await present_revision(db), await asyncio.to_thread(newest_revision)
             is_behind = present is None or (present != newest and present in revisions())
             workers = [] if is_behind else [_workers(len(await live(db)))]
@@ -63,7 +63,7 @@ async def check_database(url: str) -> Sequence[ReportLine]:
     return [
         DATABASE.ok(Finding.DATABASE_OK, through=through),
         _schema(present, newest),
-        clock_line(DATABASE, "PostgreSQL", there.timestamp(), now),
+        clock,
         *workers,
     ]
 
@@ -197,9 +197,10 @@ _TIMEOUT = 5.0  # seconds
 async def check_key_set(url: str) -> Sequence[ReportLine]:
     """Check whether the key set at AUTH_JWKS_URL can check bearer tokens. It is fetched without a proxy."""
     address = "Set AUTH_JWKS_URL to the issuer's jwks_uri, and let this machine reach it."
+    asked_at = time.time()
     try:
         async with httpx.AsyncClient(timeout=_TIMEOUT) as http, http.stream("GET", url, headers=UNCOMPRESSED) as answer:
-            others = [*_certificate_and_clock(BEARERS, "the issuer", answer)]
+            others = [*_certificate_and_clock(BEARERS, "the issuer", answer, asked_at)]
             answer.raise_for_status()
             usable = usable_keys(await read_bounded(answer))
     except httpx.HTTPStatusError as error:
@@ -217,6 +218,7 @@ async def check_clock(area: Area, url: str, ca_file: Path | None, proxies: Proxi
     """Compare our clock with the Date header of an answer of the provider, whatever its status."""
     proxy = proxies.towards(url)
     tls = ssl.create_default_context(cafile=ca_file)
+    asked_at = time.time()
     try:
         async with httpx.AsyncClient(
             timeout=_TIMEOUT, verify=tls, trust_env=False, proxy=proxy.url if proxy else None
@@ -224,20 +226,20 @@ async def check_clock(area: Area, url: str, ca_file: Path | None, proxies: Proxi
             answer = await http.get(url)
     except (httpx.HTTPError, OSError):  # reported by the check of the connection
         return []
-    return [*_clock(area, url, answer)]
+    return [*_clock(area, url, answer, asked_at)]
 
 
-def _certificate_and_clock(area: Area, whose: str, answer: httpx.Response) -> Iterator[ReportLine]:
+def _certificate_and_clock(area: Area, whose: str, answer: httpx.Response, asked_at: float) -> Iterator[ReportLine]:
     """Check what an answer shows besides its content: the certificate and the clock."""
     tls = answer.extensions["network_stream"].get_extra_info("ssl_object")
     if tls is not None:
         yield expiry_line(area, whose, expiry(tls), "Ask its operator to renew it.")
-    yield from _clock(area, whose, answer)
+    yield from _clock(area, whose, answer, asked_at)
 
 
-def _clock(area: Area, whose: str, answer: httpx.Response) -> Iterator[ReportLine]:
+def _clock(area: Area, whose: str, answer: httpx.Response, asked_at: float) -> Iterator[ReportLine]:
     try:
         theirs = parsedate_to_datetime(answer.headers["date"]).timestamp()
     except (KeyError, ValueError):  # no usable Date header
         return
-    yield clock_line(area, whose, theirs, time.time())
+    yield clock_line(area, whose, theirs, asked_at, time.time())

@@ -47,12 +47,14 @@ async def test_a_reminder_that_was_accepted_says_where_and_when_and_its_calls_ar
     session_id = await alice.start_fast(due_in=0.3)
     await stack.finished(session_id)
     [pixel] = [task for task in await stack.tasks(session_id) if task.provider == "fcm"]
+    async with stack.sessions.begin() as db:  # however busy this machine is
+        on_time = "UPDATE push_tasks SET accepted_at = due_at + interval '0.9 s' WHERE conversation_id = :id"
+        await db.execute(text(on_time), {"id": session_id})
     await alice.call("POST", f"/v1/push-tasks/{pixel.task_id}/opened")
 
     page = await carol.get(f"/console/person?{urlencode({'user': alice.user_id})}")
 
     [line] = lines(page)
-    line = re.sub(r"between .* and ", "at ", line)  # where a second passed in between
     accepted = "Accepted on 2 phones at UTC, on time. Opened on 1 phone."
     assert is_line(line, "accepted Reminder 1 min before the end", accepted)
     below = page.text.partition("</summary>")[2].partition("</details>")[0]

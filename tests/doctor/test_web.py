@@ -43,9 +43,14 @@ async def dated(at: datetime) -> AsyncIterator[str]:
     ],
 )
 def test_clocks_are_compared(ahead: float, level: Level, found: str) -> None:
-    line = clock_line(AREA, "X", 1000.0, 1000.0 + ahead)
+    line = clock_line(AREA, "X", 1000.0, 1000.0 + ahead, 1000.0 + ahead)
 
     assert (line.level, line.found) == (level, found)
+
+
+def test_an_answer_that_was_slow_is_no_fault_of_a_clock() -> None:
+    assert clock_line(AREA, "X", 1000.0, 999.0, 1030.0).level is Level.OK
+    assert clock_line(AREA, "X", 1000.0, 970.0, 1001.0).level is Level.OK
 
 
 async def test_a_provider_that_tells_another_time() -> None:

@@ -284,8 +284,9 @@ async def test_one_worker_reads_for_all_and_another_takes_over_when_it_dies(data
         return now is not None and now - 1 != second
 
     await database.run(  # the connection that holds the lock is lost
-        "SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity USING (pid)"
+        "SELECT pg_terminate_backend(pid, 20000) FROM pg_locks JOIN pg_stat_activity USING (pid)"
         " WHERE locktype = 'advisory' AND granted AND application_name = 'fastbell-signals'"
+        " AND datname = current_database()"
     )
     await eventually(another)
     for task in reading:

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tests.busy import crowding
 from tests.stack import ROOT
 
 TOKEN = "f00d" * 16
@@ -55,7 +56,7 @@ async def logged(log_format: str) -> str:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=30 * crowding(),
         check=True,
     )
     assert done.stderr == ""

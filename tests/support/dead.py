@@ -14,25 +14,31 @@ from domain.kinds import Kind
 from domain.push import TaskState
 from tests.stack import Phone, Stack, User, eventually
 
-ENDS_IN = 40.0  # seconds; the only reminder was due a minute before
+DUE_BEFORE = 20.0  # seconds
 
 
-async def dead_task(user: User, *phones: Phone, ends_in: float = ENDS_IN, reason: str = "Shutdown") -> list[UUID]:
-    """Give somebody a fast, and each of their phones a push task that is dead before it expired."""
+async def dead_task(
+    user: User, *phones: Phone, minutes: int = 1, ends_in: float | None = None, reason: str = "Shutdown"
+) -> list[UUID]:
+    """Give somebody a fast, and each of their phones a push task that is dead before it expired.
+
+    The only reminder was so many minutes before the end, which is in so many seconds.
+    """
     await user.register(*phones)
-    session_id, now = uuid4(), datetime.now(UTC)
-    ends_at, due_at = now + timedelta(seconds=ends_in), now + timedelta(seconds=ends_in - 60)
+    session_id, now, before = uuid4(), datetime.now(UTC), timedelta(minutes=minutes)
+    ends_at = now + (before - timedelta(seconds=DUE_BEFORE) if ends_in is None else timedelta(seconds=ends_in))
+    due_at = ends_at - before
     started = {
         "started_at": (now - timedelta(hours=16)).isoformat(),
         "ends_at": ends_at.isoformat(),
-        "reminder_minutes": [1],
+        "reminder_minutes": [minutes],
     }
     assert (await user.call("PUT", f"/v1/fasting-sessions/{session_id}", started)).status_code == 201
     message = push_tasks.DueMessage(
-        message_id=message_id(session_id, 1, due_at),
+        message_id=message_id(session_id, minutes, due_at),
         kind=Kind.REMINDER,
         conversation_id=session_id,
-        reminder_minutes=1,
+        reminder_minutes=minutes,
         collapse_key=f"fasting-session/{session_id}",
         due_at=due_at,
         expires_at=ends_at,

@@ -19,7 +19,7 @@ async def test_a_provider_that_answers_slowly_is_blamed_and_no_worker(stack: Sta
     [task] = await stack.tasks(session_id)
     async with stack.sessions.begin() as db:
         for statement in (
-            "UPDATE push_tasks SET accepted_at = due_at + interval '6 s' WHERE task_id = :id",
+            "UPDATE push_tasks SET created_at = due_at, accepted_at = due_at + interval '6 s' WHERE task_id = :id",
             "UPDATE push_attempts SET latency_ms = 6000 WHERE task_id = :id",
         ):
             await db.execute(text(statement), {"id": task.task_id})

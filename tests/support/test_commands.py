@@ -12,6 +12,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
+from structlog.testing import capture_logs
 
 import cli
 from db import workers
@@ -28,7 +29,7 @@ from tests.support.dead import dead_task, redriven, task
 
 async def test_dead_pushes_are_listed_shown_and_redriven_from_the_command_line(stack: Stack, alice: User) -> None:
     reason, phone = f"reason-{uuid4()}", iphone()
-    [task_id] = await dead_task(alice, phone, reason=reason)
+    [task_id] = await dead_task(alice, phone, minutes=10, reason=reason)  # each command may take long to start
 
     _, table, _ = await run(stack, "dead", "list", "--reason", reason)
     _, shown, _ = await run(stack, "dead", "show", str(task_id))
@@ -51,7 +52,7 @@ async def test_a_redrive_by_filter_can_be_rehearsed_and_finds_a_local_runs_datab
     stack: Stack, alice: User, tmp_path: Path
 ) -> None:
     reason = f"reason-{uuid4()}"
-    task_ids = await dead_task(alice, iphone(), android(), reason=reason)
+    task_ids = await dead_task(alice, iphone(), android(), minutes=10, reason=reason)
     (tmp_path / "run.env").write_text(f"DATABASE_URL='{stack.place.database_url}'\n")
     local_run = {"DATABASE_URL": "", "RUN_DIR": str(tmp_path)}
     words = ("dead", "redrive", "--reason", reason, "--limit", "10", "--json")
@@ -272,8 +273,9 @@ async def test_an_api_key_is_printed_once_listed_without_its_text_and_revoked(
     name = f"shop-{uuid4()}"
 
     async def said(*words: str) -> tuple[int, str, str]:
-        status = await asyncio.to_thread(cli.main, ["api-keys", *words])
-        return status, *capsys.readouterr()
+        capsys.readouterr()
+        with capture_logs():  # of the stack in this process
+            return await asyncio.to_thread(cli.main, ["api-keys", *words]), *capsys.readouterr()
 
     created = [await said("create", "--name", name, "--scope", "service", *more) for more in ((), LASTING)]
     keys = [out.removesuffix("\n") for _, out, _ in created]

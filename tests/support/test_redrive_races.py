@@ -137,7 +137,7 @@ async def test_a_redrive_is_accepted_without_temporal_and_sent_once_it_is_there(
     app = make_app(place)
     async with make_stack(place, app, lazy=True) as api_stack:
         phone = iphone()
-        [task_id] = await dead_task(api_stack.user(), phone)
+        [task_id] = await dead_task(api_stack.user(), phone, minutes=10)  # the server may take long to start
 
         assert (await redrive(api_stack.user(None, "support"), task_id)).status_code == 202
 

@@ -97,6 +97,7 @@ async def test_what_another_process_dispatches_stays_in_the_requests_trace(trace
         answer = await http.put(f"http://127.0.0.1:{port}{path}", json={"body": "Hello"})
         await api.says("dispatch postponed")
         await eventually(lambda: _failed(traced, "dispatch message"))
+        await traced.collector.tree(message_id, spans=2)  # with the request, which may end after that
         await api.end(signal.SIGKILL)
     async with stack.sessions.begin() as db:
         await db.execute(text("UPDATE outbox SET next_attempt_at = now()"))
