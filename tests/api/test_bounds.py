@@ -108,7 +108,7 @@ async def test_an_open_stream_and_an_idle_connection_outlast_the_time_for_a_requ
             return (await stack.http.get(PREFERENCES, headers=user.headers)).status_code == 200
 
         await eventually(is_served)
-        async with AsyncExitStack() as exits, connected(stack) as (reader, writer):
+        async with AsyncExitStack() as exits:
 
             async def opened() -> Events | None:  # None where it took longer than a request may
                 with suppress(AssertionError):
@@ -117,10 +117,11 @@ async def test_an_open_stream_and_an_idle_connection_outlast_the_time_for_a_requ
 
             events: Events = await eventually(opened)
             await events.comment()
-            for _ in range(3):
-                writer.write(b"GET /v1/nothing HTTP/1.1\r\nHost: a\r\n\r\n")
-                assert b" 404 Not Found" in await reader.readuntil(b"}")
-                await asyncio.sleep(0.6)
+            async with connected(stack) as (reader, writer):
+                for _ in range(3):
+                    writer.write(b"GET /v1/nothing HTTP/1.1\r\nHost: a\r\n\r\n")
+                    assert b" 404 Not Found" in await reader.readuntil(b"}")
+                    await asyncio.sleep(0.6)
             await events.comment()
 
 
