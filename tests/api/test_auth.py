@@ -20,6 +20,7 @@ from api.http.auth import KeySet, NoSuchKey, TokenCheck
 from api.http.problems import Detail, ServiceUnavailable, Unauthorized
 from settings.environment import AuthSettings, auth_settings, service_settings
 from tests.api.issuer import Issuer, claim, open_issuer, public_pem
+from tests.busy import crowding
 from tests.stack import ROOT, SECRET, Stack, StackPlace, make_stack
 
 RSA = rsa.generate_private_key(65537, 2048)
@@ -424,7 +425,7 @@ async def test_the_api_process_refuses_to_start_with_one_sentence(settings: dict
         env=environment | settings,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=30 * crowding(),
         check=False,
     )
 

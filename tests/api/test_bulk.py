@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,6 +15,7 @@ from sqlalchemy import text
 from api.bounds import LARGEST_BATCH
 from api.dependencies import MAX_BATCHES_OF_ONE
 from api.http.problems import Detail
+from api.writes import PATIENCE
 from tests.busy import soon
 from tests.stack import Phone, Stack, StackPlace, User, android, eventually, iphone, make_app, make_stack, uncommitted
 from tests.support.dead import dead_task
@@ -332,12 +334,15 @@ async def test_a_fast_that_others_hold_fails_alone(api: Stack, backend: User) ->
     end = {"user_id": alice.user_id, "session_id": str(held), "op": "end"}
 
     async with uncommitted(api, "SELECT 1 FROM fasting_sessions WHERE id = :id FOR UPDATE", id=held):
-        sent = asyncio.create_task(results(backend, FASTS, *items, end))
+        sent, began = asyncio.create_task(results(backend, FASTS, *items, end)), time.monotonic()
         ids = [item["session_id"] for item in items]
         async with soon(2.5):  # they are there long before the answer
             while (await api.rows("SELECT count(*) FROM fasting_sessions WHERE id = ANY(:ids)", ids=ids))[0][0] < 20:
                 await asyncio.sleep(0.02)
-    assert said(await sent) == [(201,)] * 20 + [(200,)]
+        took = time.monotonic() - began
+    *others, of_alice = said(await sent)
+    assert others == [(201,)] * 20
+    assert of_alice == (200,) or took > 0.8 * PATIENCE  # a busy machine needed so long for the others
 
 
 async def test_what_the_database_refuses_fails_alone(api: Stack, backend: User) -> None:

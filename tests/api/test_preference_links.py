@@ -192,8 +192,8 @@ async def test_bad_codes_of_one_address_are_limited_and_a_good_one_opens_all_the
         elsewhere = await ask(stack, f"{PAGE}{'b' * 43}")
 
     assert [answer.status_code for answer in answers][:BAD_CODES] == [404] * BAD_CODES
-    assert answers[-1].status_code == 429
-    assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
+    refused = next(answer for answer in answers if answer.status_code == 429)  # a later one may be granted again
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
     assert (opened.status_code, elsewhere.status_code) == (303, 404)
 
 
@@ -232,7 +232,7 @@ async def test_new_links_of_one_person_are_limited_and_nobody_elses(api: Stack) 
     answers = [await alice.call("POST", LINKS) for _ in range(2 * NEW_LINKS)]
 
     assert [answer.status_code for answer in answers][:NEW_LINKS] == [201] * NEW_LINKS
-    refused = answers[-1]
+    refused = next(answer for answer in answers if answer.status_code != 201)
     assert (refused.status_code, refused.json()["type"]) == (429, "urn:fastbell:problem:too-many-requests")
     assert (await bob.call("POST", LINKS)).status_code == 201
 

@@ -320,7 +320,8 @@ async def test_forms_of_one_person_are_limited_and_nobody_elses(alice: User, bob
     answers = [await window.post(PAGE, form) for _ in range(2 * POSTS)]
 
     assert [answer.status_code for answer in answers][:POSTS] == [303] * POSTS
-    assert (answers[-1].status_code, int(answers[-1].headers["retry-after"]) >= 1) == (429, True)
+    refused = next(answer for answer in answers if answer.status_code != 303)
+    assert (refused.status_code, int(refused.headers["retry-after"]) >= 1) == (429, True)
     assert (await other.save()).status_code == 303
     assert (await window.get()).status_code == 200
 

@@ -1,6 +1,7 @@
 """What one user may own and cause is bounded; a repeat is not one more, and nobody else pays."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -73,13 +74,14 @@ async def test_twenty_of_each_are_the_default(detached: StackPlace) -> None:
         for phone in phones:
             await user.register(phone)
         started = [(await start(user, uuid4(), fast(1))).status_code for _ in range(21)]
-        posted: list[int] = []
+        posted, began = list[int](), time.monotonic()
         for _ in range(4):  # eight at once, which one user may have running
             posted += [each.status_code for each in await asyncio.gather(*(post(user, room) for _ in range(8)))]
+        took = time.monotonic() - began
 
         assert await active(user) == {phone.installation_id for phone in phones[1:]}
         assert started == [201] * 20 + [409]
-        assert 20 <= posted.count(201) < 32
+        assert 20 <= posted.count(201) <= 20 + took + 1  # one more each second
         assert posted.count(201) + posted.count(429) == 32
 
 
@@ -141,15 +143,17 @@ async def test_a_fast_that_nobody_ended_stops_counting_at_its_end_and_counts_aga
 async def test_a_sender_may_post_a_burst_to_a_conversation_and_waits_for_each_one_more(alice: User, bob: User) -> None:
     room, other = await conversation_of(alice, bob), await conversation_of(alice, bob)
     ids = [uuid4() for _ in range(4)]
+    began = time.monotonic()
     accepted = [await post(alice, room, message_id=each) for each in ids[:3]]
 
     refused = await post(alice, room, message_id=ids[3])
+    took = time.monotonic() - began
     replayed = [await post(alice, room, message_id=each) for each in ids[:3] * 2]
     elsewhere, of_bob = await post(alice, other), await post(bob, room)
 
     assert [answer.status_code for answer in accepted] == [201] * 3
     assert (refused.status_code, refused.json()["type"]) == (429, "urn:fastbell:problem:too-many-messages")
-    assert 20 <= int(refused.headers["retry-after"]) <= 30
+    assert 29 - took <= int(refused.headers["retry-after"]) <= 30
     assert {answer.status_code for answer in replayed} == {200}
     assert (elsewhere.status_code, of_bob.status_code, of_bob.json()["number"]) == (201, 201, 4)
 

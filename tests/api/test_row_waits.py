@@ -4,11 +4,13 @@ import asyncio
 import statistics
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable
+from datetime import datetime
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
 
+from api.writes import PATIENCE
 from tests.bursts import Request, burst
 from tests.busy import in_time
 from tests.stack import Stack, StackPlace, User, android, eventually, make_app, make_stack, uncommitted
@@ -62,7 +64,7 @@ async def test_50_people_who_write_to_one_conversation_hold_one_connection_and_n
             during, waiting = await _latencies(honest, own), await _connections_that_wait(crowded)
         answered = Counter(await statuses)
 
-    assert statistics.median(during) < max(5 * statistics.median(alone), 0.1), (alone, during)
+    assert in_time(statistics.median(during), max(5 * statistics.median(alone), 0.1)), (alone, during)
     assert in_time(max(during), 1.5)
     assert waiting <= 1
     assert answered.keys() <= {201, 503}
@@ -101,18 +103,27 @@ async def test_a_row_that_is_let_go_within_three_seconds_is_changed_by_the_same_
 
     async with uncommitted(crowded, "SELECT 1 FROM fasting_sessions WHERE id = :id FOR UPDATE", id=fast):
         ending = asyncio.create_task(user.call("POST", f"/v1/fasting-sessions/{fast}/end"))
-        for _ in range(2):  # longer than one try
-            await eventually(crowded.someone_waits_for_a_lock)
-            await eventually(lambda: _nobody_waits(crowded))
+        tries = set[datetime]()
+
+        async def has_tried_again() -> bool:
+            waiting = "SELECT xact_start FROM pg_stat_activity WHERE datname = current_database()"
+            tries.update(row.xact_start for row in await crowded.rows(f"{waiting} AND wait_event_type = 'Lock'"))
+            return len(tries) > 2
+
+        await eventually(has_tried_again)
 
     assert (await ending).json()["status"] == "broken"
 
 
 async def _latencies(user: User, fast: UUID) -> list[float]:
-    """Move a goal and list one's fasts, again and again; gives how long each took."""
+    """Move a goal and list one's fasts, again and again; gives how long each took.
+
+    In all no longer than half of what others wait for a row that is held meanwhile.
+    """
     found: list[float] = []
     for hours in range(1, 11):
-        found += [await _timed(user.move_goal(fast, due_in=3600 * hours)), await _timed(_list(user))]
+        if sum(found) < PATIENCE / 2:
+            found += [await _timed(user.move_goal(fast, due_in=3600 * hours)), await _timed(_list(user))]
     return found
 
 
@@ -130,7 +141,3 @@ async def _timed(call: Awaitable[object]) -> float:
 async def _connections_that_wait(stack: Stack) -> int:
     waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     return len(await stack.rows(waiting))
-
-
-async def _nobody_waits(stack: Stack) -> bool:
-    return not await stack.someone_waits_for_a_lock()

@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from uuid import uuid4
 
 from sqlalchemy import text
@@ -14,8 +15,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from api.open_streams import APPLICATION_NAME, LogFeed
 from db.engine import async_url
 from db.log import LogPage
+from tests.busy import in_time
 from tests.stack import Stack, StackPlace, eventually, uncommitted
-from tests.streaming import is_present, streaming
+from tests.streaming import BRISK, is_present, streaming, unrenewed
 from tests.talk import conversation_of, posted
 
 PHONES, MESSAGES = 10, 80
@@ -40,6 +42,8 @@ async def test_every_stream_gets_all_in_order_while_the_listening_connection_is_
         reading = [asyncio.create_task(events.take(MESSAGES, within=40)) for events in open_here]
         for n in range(MESSAGES):
             await posted(alice, room, str(n))
+            if n % 20 == 10:
+                await eventually(partial(_is_larger, cut, than=len(cut)))
         seen = await asyncio.gather(*reading)
         hurting.cancel()
         await asyncio.gather(hurting, return_exceptions=True)
@@ -70,7 +74,9 @@ async def test_streams_outlive_an_outage_of_the_database(fragile: StackPlace, br
 
     async with streaming(bob, phone) as events, engine.connect() as server:
         await server.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false"))
-        await server.execute(text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"))
+        await server.execute(
+            text(f"SELECT pg_terminate_backend(pid, 20000) FROM pg_stat_activity WHERE datname = '{name}'")
+        )
         for _ in range(15):
             await events.comment()
         await server.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
@@ -89,7 +95,7 @@ async def test_a_presence_that_somebody_holds_lets_no_other_lapse(brisk: Stack) 
         async with uncommitted(brisk, hold, id=held):
             for _ in range(15):  # longer than a presence lives that nobody puts off
                 await others.comment()
-                assert await is_present(brisk, free)
+                assert in_time(await unrenewed(brisk, free, BRISK), BRISK.presence_lifetime)
         await eventually(lambda: is_present(brisk, held))
         await hers.comment()
 
@@ -137,6 +143,10 @@ async def test_an_item_that_this_release_cannot_show_is_passed_over_and_ends_nob
     async with streaming(bob, uuid4()) as others, streaming(alice, uuid4()) as hers:
         await posted(bob, room)
         assert [len(await each.take(1)) for each in (others, hers)] == [1, 1]
+
+
+async def _is_larger(growing: set[int], *, than: int) -> bool:
+    return len(growing) > than
 
 
 @contextmanager

@@ -13,8 +13,9 @@ import uvicorn
 from api.http.connection import UNACKNOWLEDGED, bind
 from api.open_streams import OpenStreamLimits
 from db import conversations, messages
+from tests.busy import in_time
 from tests.stack import Stack, StackPlace, User, eventually
-from tests.streaming import deaf_client, is_present, served, streaming
+from tests.streaming import BRISK, deaf_client, is_present, served, streaming, unrenewed
 from tests.talk import conversation_of
 
 LARGE = "x" * 16_000
@@ -43,7 +44,7 @@ async def test_a_silent_stream_is_kept_alive_by_comments_and_stays_present(brisk
     async with streaming(alice, phone) as events:
         for _ in range(15):  # longer than a presence lives that nobody puts off
             await events.comment()
-            assert await is_present(brisk, phone)
+            assert in_time(await unrenewed(brisk, phone, BRISK), BRISK.presence_lifetime)
 
 
 async def test_who_does_not_read_is_cut_off_and_goes_on_where_he_was(brisk: Stack) -> None:

@@ -32,13 +32,13 @@ class AppsFile:
 
     def write(self, **apps: str) -> None:
         """Rewrite it: the apps' tables by app_id, as `table` gives them."""
-        _replace(self.path, "\n".join(f"[{app_id}]\n{table}" for app_id, table in apps.items()))
+        replace_file(self.path, "\n".join(f"[{app_id}]\n{table}" for app_id, table in apps.items()))
 
     def table(self, app_id: str, app: App, *, encrypted: bool = False) -> str:
         """Describe an app, with a copy of its files."""
         settings = self._simulator.environments[app.name]
-        _replace(self.key_file(app_id), Path(settings["APNS_KEY_FILE"]).read_text())
-        _replace(self.service_account(app_id), Path(settings["FCM_SERVICE_ACCOUNT_FILE"]).read_text())
+        replace_file(self.key_file(app_id), Path(settings["APNS_KEY_FILE"]).read_text())
+        replace_file(self.service_account(app_id), Path(settings["FCM_SERVICE_ACCOUNT_FILE"]).read_text())
         lines = [f"encrypted = {json.dumps(encrypted)}"]
         for provider, names in {
             "apns": {
@@ -61,7 +61,7 @@ class AppsFile:
 
     def presented(self, app_id: str, content: str) -> str:
         """Write an app's presentation file; gives the line of the app's table that names it."""
-        _replace(self.path.parent / f"{app_id}.toml", content)
+        replace_file(self.path.parent / f"{app_id}.toml", content)
         return f'presentation = "{app_id}.toml"\n'
 
     def key_file(self, app_id: str) -> Path:
@@ -73,7 +73,7 @@ class AppsFile:
         return self.path.parent / f"{app_id}.json"
 
 
-def _replace(path: Path, content: str) -> None:
+def replace_file(path: Path, content: str) -> None:
     """Write a file whole: a rotation that reads it half written takes it for another one."""
     unfinished = path.with_suffix(".new")
     unfinished.write_text(content)

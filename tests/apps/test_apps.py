@@ -15,7 +15,7 @@ from domain.push import Provider
 from push.registry import Rotation
 from simulator import DEMO, Simulator
 from simulator.wire import WireRequest
-from tests.apps.conftest import ONE, ONE_NEXT, ONE_TOO, TWO, AppsFile
+from tests.apps.conftest import ONE, ONE_NEXT, ONE_TOO, TWO, AppsFile, replace_file
 from tests.stack import Phone, Stack, android, eventually, iphone, make_app, make_stack
 
 
@@ -69,7 +69,7 @@ async def test_a_rotated_service_account_is_used_without_a_restart(
     first = await _sent(stack, simulator, phone)
 
     file = apps_file.service_account("one")
-    file.write_text(file.read_text().replace('"private_key_id": "simulator"', '"private_key_id": "rotated"'))
+    replace_file(file, file.read_text().replace('"private_key_id": "simulator"', '"private_key_id": "rotated"'))
     await eventually(_replaced(rotation, before, Provider.FCM))
     second = await _sent(stack, simulator, phone)
 
@@ -82,7 +82,7 @@ async def test_a_broken_rotation_keeps_what_worked_and_is_reported_once(
 ) -> None:
     phone, before, whole = iphone(), rotation.apps.sender(Provider.APNS, "one"), apps_file.key_file("one").read_text()
 
-    apps_file.key_file("one").write_text(whole[: len(whole) // 2])
+    replace_file(apps_file.key_file("one"), whole[: len(whole) // 2])
     for _ in range(3):
         await rotation.look()
     request = await _sent(stack, simulator, phone)
@@ -141,7 +141,7 @@ async def test_a_phone_of_an_unknown_app_is_not_registered(stack: Stack, apps_fi
     apps_file.write(four=apps_file.table("four", ONE))
     assert await registered("four") == (200, None)
     assert await registered("one") == (422, "app_id")
-    apps_file.path.write_text("[half")
+    replace_file(apps_file.path, "[half")
     assert await registered("four") == (200, None)
 
 
