@@ -24,7 +24,7 @@ class PortState(StrEnum):
     """How a port treats new connections."""
 
     OPEN = "open"
-    REFUSING = "refusing"  # the port is closed: connection refused
+    REFUSING = "refusing"  # nobody listens at the port: connection refused
     HANGING = "hanging"  # TCP does not connect
     STALLING = "stalling"  # TCP connects, the TLS handshake is never answered
     MUTE = "mute"  # the TLS handshake succeeds, HTTP is never spoken
@@ -38,6 +38,15 @@ def bound_socket(port: int) -> socket.socket:
     listening = socket.create_server((HOST, port), backlog=_BACKLOG)
     listening.setblocking(False)
     return listening
+
+
+def reserved_socket(port: int) -> socket.socket:
+    """Hold a port at which nobody listens: connections are refused, and no other program takes it meanwhile."""
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind((HOST, port))
+    reserved.setblocking(False)
+    return reserved
 
 
 def full_sockets(port: int) -> tuple[socket.socket, socket.socket]:
@@ -112,8 +121,12 @@ class Listener:
             self._socket.close()
         if state is PortState.HANGING:
             self._socket, self._filling = full_sockets(self.port)
-        elif state is not PortState.REFUSING and self._socket.fileno() < 0:
+        elif state is PortState.REFUSING:
+            self._socket = reserved_socket(self.port)
+        elif self._socket.fileno() < 0:
             self._socket = bound_socket(self.port)
+        elif self._state is PortState.REFUSING:
+            self._socket.listen(_BACKLOG)
         if state in _ACCEPTING:
             self._loop = self._loop or asyncio.get_running_loop()
             self._loop.add_reader(self._socket, self._accept)
@@ -127,6 +140,7 @@ class Listener:
     async def close(self) -> None:
         """Close the port and cut every connection."""
         self.switch(PortState.REFUSING)
+        self._socket.close()
         for handshake in self._handshakes:
             handshake.cancel()
         await asyncio.gather(*self._handshakes, return_exceptions=True)

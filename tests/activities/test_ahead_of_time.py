@@ -12,7 +12,7 @@ from activities.sending import SendPush
 from domain.presentation_file import presentation
 from domain.push import Environment, Provider, SentPush
 from simulator import Simulator
-from tests.routes.worker_harness import Due, WorkerHarness, due_now, worker_harness
+from tests.routes.worker_harness import Due, WorkerHarness, due_now, keep_from_takeover, worker_harness
 from tests.stack import Phone, Stack, eventually, iphone
 
 TEA = b'[texts.en.reminder]\ntitle = "Tea"\nbody = "Soon."\n'
@@ -61,6 +61,7 @@ async def _changed_in_time(
     stack, users = harness.stack, [f"user-{uuid4()}" for _ in CHANGES]
     phones, rotated = [iphone() for _ in users], iphone()
     sends = [(await due_now(stack, [phone], of_one=user))[0] for user, phone in zip(users, phones, strict=True)]
+    await keep_from_takeover(stack, sends)
     due_at = time.monotonic() + hold
     sending = [asyncio.ensure_future(_send_in(harness, due, hold)) for due in sends]
     route = harness.dependencies.apps.route(Provider.APNS, None, Environment.PRODUCTION)

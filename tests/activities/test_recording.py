@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from db import holds
 from db.engine import make_engine, make_sessions
 from db.push_attempts import Ended
 from db.push_tasks import Update
@@ -28,7 +27,7 @@ from sending.outcomes import (
     note_calls,
 )
 from sending.precheck import Claim, Final, Proceed
-from tests.routes.worker_harness import due_now
+from tests.routes.worker_harness import due_now, keep_from_takeover
 from tests.stack import Stack, eventually, iphone, uncommitted
 
 ROUTE = Route(Provider.APNS, None, Environment.PRODUCTION)
@@ -197,9 +196,7 @@ async def test_an_attempt_that_nobody_used_is_forgotten(stack: Stack) -> None:
 async def test_a_claim_of_which_no_word_came_takes_its_push_from_no_other_worker(stack: Stack) -> None:
     """It is closed once PostgreSQL is back; by then another worker may hold the push, or call."""
     held, called = await due_now(stack, [iphone() for _ in range(2)])
-    holder = uuid4()
-    async with stack.sessions() as db:
-        await holds.record(db, holder, [held.task_id])
+    holder = await keep_from_takeover(stack, [held])
     await check_pushes(stack.sessions, [Claim(called.task_id)])
     now = "SELECT state, held_by, next_attempt_at IS NULL AS is_called FROM push_tasks WHERE task_id = ANY(:ids)"
 

@@ -1,30 +1,10 @@
 """Apple's limit drops to one between a push's last check and its call, while a slow call has the one place."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from uuid import UUID
 
-from sqlalchemy import text
-
 from tests.faults.service import Service, in_time, undisturbed
-from tests.stack import Phone, Stack, eventually, iphone, uncommitted
-
-_FUNCTION = """
-    CREATE FUNCTION hold_claim() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN
-            IF EXISTS (SELECT FROM push_tasks WHERE task_id = NEW.task_id AND installation_id = TG_ARGV[0]::uuid) THEN
-                WHILE NOT pg_try_advisory_xact_lock(42) LOOP
-                    PERFORM pg_sleep(0.01);
-                END LOOP;
-            END IF;
-            RETURN NEW;
-        END $$
-"""
-_TRIGGER = """
-    CREATE TRIGGER hold_claim BEFORE INSERT ON push_attempts
-        FOR EACH ROW EXECUTE FUNCTION hold_claim('{installation_id}')
-"""
-_HELD = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
+from tests.routes.worker_harness import claim_is_held, held_claim
+from tests.stack import Phone, eventually, iphone
 
 
 async def test_a_push_that_finds_no_room_after_its_check_costs_no_attempt_and_is_called_once(service: Service) -> None:
@@ -33,12 +13,11 @@ async def test_a_push_that_finds_no_room_after_its_check_costs_no_attempt_and_is
     service.simulator.faults.add(
         provider="apns", token=dead.token, fault="answer", status=410, reason="ExpiredToken", timestamp=1
     )
-    async with _held_claim(service.stack, checked):
+    async with held_claim(service.stack, checked):
         fasts = await service.fasts([checked], due_in=1.0)
-        await eventually(lambda: service.stack.rows(_HELD))
-        fasts |= await service.fasts([slow], due_in=1.0)
-        fasts |= await service.fasts([dead], due_in=1.3)
-        await eventually(lambda: _has_state(service, fasts[dead], "unregistered"))  # by now the limit is one
+        await eventually(lambda: claim_is_held(service.stack))
+        fasts |= await service.fasts([slow, dead], due_in=1.3)  # at one instant: the slow call goes on for 1.8 s
+        await eventually(lambda: _limit_is_one_and_taken(service, fasts[dead], slow))
 
     await service.all_wait({checked: fasts[checked]})
     [waiting] = await service.stack.tasks(fasts[checked])
@@ -51,19 +30,6 @@ async def test_a_push_that_finds_no_room_after_its_check_costs_no_attempt_and_is
     assert task.attempt_count == 1
 
 
-@asynccontextmanager
-async def _held_claim(stack: Stack, phone: Phone) -> AsyncIterator[None]:
-    """Let PostgreSQL keep a push between its check and the record of its attempt until the block is left."""
-    async with stack.sessions.begin() as db:
-        await db.execute(text(_FUNCTION))
-        await db.execute(text(_TRIGGER.format(installation_id=phone.installation_id)))
-    try:
-        async with uncommitted(stack, "SELECT pg_advisory_xact_lock(42)"):
-            yield
-    finally:
-        async with stack.sessions.begin() as db:
-            await db.execute(text("DROP FUNCTION hold_claim CASCADE"))
-
-
-async def _has_state(service: Service, session_id: UUID, state: str) -> bool:
-    return [task.state for task in await service.stack.tasks(session_id)] == [state]
+async def _limit_is_one_and_taken(service: Service, dead: UUID, slow: Phone) -> bool:
+    was_refused = [task.state for task in await service.stack.tasks(dead)] == ["unregistered"]
+    return was_refused and bool(service.simulator.requests.for_token(slow.token))

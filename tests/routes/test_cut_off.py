@@ -3,12 +3,9 @@
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import text
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
@@ -16,18 +13,8 @@ from activities.sending import SendPush, _Progress
 from domain.push import Provider, SentPush, TaskState
 from fleet.takeover import Hold
 from simulator import Simulator
-from tests.routes.worker_harness import Due, WorkerHarness, due_now, worker_harness
+from tests.routes.worker_harness import Due, WorkerHarness, claim_is_held, due_now, held_claim, worker_harness
 from tests.stack import Stack, eventually, iphone, uncommitted
-
-SLOW = """
-    CREATE FUNCTION slow_claim() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN
-            PERFORM pg_sleep(0.5);
-            RETURN NULL;
-        END $$
-"""
-_TRIGGER = "CREATE TRIGGER slow_claim AFTER INSERT ON push_attempts FOR EACH ROW EXECUTE FUNCTION slow_claim()"
-_CLAIMS = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,13 +39,13 @@ async def test_a_claim_that_is_cancelled_leaves_no_attempt_and_the_next_worker_c
     phone = iphone()
     [due] = await due_now(without_worker, [phone])
     async with worker_harness(without_worker) as frozen, worker_harness(without_worker) as other:
-        async with _slow_claims(without_worker):
+        async with held_claim(without_worker, phone):
             activity = Activity.start(frozen, due)
-            await eventually(lambda: without_worker.rows(_CLAIMS))
+            await eventually(lambda: claim_is_held(without_worker))
             activity.environment.cancel()
             activity.environment.cancel()  # once more, as at the end of a worker's grace
-            with pytest.raises(asyncio.CancelledError):
-                await activity.running
+        with pytest.raises(asyncio.CancelledError):
+            await activity.running
 
         assert await _attempts(without_worker, due.task_id) == []
         [task] = await without_worker.rows("SELECT * FROM push_tasks WHERE task_id = :id", id=due.task_id)
@@ -115,14 +102,14 @@ async def test_who_is_cancelled_in_line_asks_for_no_attempt(without_worker: Stac
     async with worker_harness(without_worker, {"APNS_CONCURRENCY": "1"}) as worker:
         first, other = iphone(), await due_now(without_worker, [iphone()])
         [ahead] = await due_now(without_worker, [first])
-        simulator.faults.add(provider="apns", token=first.token, fault="slow", delay=0.5)
-        calling = Activity.start(worker, ahead)
-        await simulator.phones.received(first.token)
-        activity = Activity.start(worker, due)
-        await eventually(lambda: _in_line(worker, 1))
-        activity.environment.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await activity.running
+        async with held_claim(without_worker, first):
+            calling = Activity.start(worker, ahead)
+            await eventually(lambda: claim_is_held(without_worker))
+            activity = Activity.start(worker, due)
+            await eventually(lambda: _in_line(worker, 1))
+            activity.environment.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await activity.running
         assert (await calling.running).state is TaskState.ACCEPTED
         assert (await worker.send_once(other[0])).state is TaskState.ACCEPTED  # its place in line is free again
 
@@ -138,18 +125,6 @@ def test_a_worker_that_stood_still_for_longer_than_temporal_waits_asks_for_no_at
         stale.claim()
 
     assert (fresh.is_claimed, stale.is_claimed) == (True, False)
-
-
-@asynccontextmanager
-async def _slow_claims(stack: Stack) -> AsyncIterator[None]:
-    async with stack.sessions.begin() as db:
-        await db.execute(text(SLOW))
-        await db.execute(text(_TRIGGER))
-    try:
-        yield
-    finally:
-        async with stack.sessions.begin() as db:
-            await db.execute(text("DROP FUNCTION slow_claim CASCADE"))
 
 
 async def _attempts(stack: Stack, task_id: UUID) -> list[tuple[int, str | None, str | None]]:

@@ -15,7 +15,7 @@ from sending.attempts import check_pushes
 from sending.precheck import Deferred, Final, Hindered, Hindrance
 from sending.retry import BACK_OFFS
 from simulator import Simulator
-from tests.busy import in_time
+from tests.busy import in_time, lead
 from tests.routes.worker_harness import WorkerHarness, due_now, worker_harness
 from tests.stack import Phone, Stack, android, eventually, iphone, refuse_once
 from tests.support.timelines import timeline
@@ -100,7 +100,7 @@ async def test_a_provider_that_is_back_in_time_for_the_last_try_takes_the_push(
 
     async with worker_harness(without_worker, back_offs=BACK_OFFS) as worker:
         await worker.send_all(await due_now(without_worker, [android()]))  # connects, and fetches a token
-        await _let_expire(without_worker, due.task_id, in_seconds=6.5)
+        await _let_expire(without_worker, due.task_id, in_seconds=LAST_LOOK.total_seconds() + lead(1.5))
         sent = await worker.send(due)
 
     assert sent.state is TaskState.ACCEPTED
@@ -120,7 +120,7 @@ async def test_a_rest_that_nobody_asked_for_does_not_outlast_what_waits(
     tellers = 1 if "quota" in trouble else 3  # a project's quota is one answer's to tell
     simulator.faults.add(provider="fcm", fault="answer", count=tellers, **trouble)
     for due in all_due:
-        await _let_expire(without_worker, due.task_id, in_seconds=5)
+        await _let_expire(without_worker, due.task_id, in_seconds=lead(5))
 
     async with worker_harness(without_worker, back_offs=BACK_OFFS) as worker:
         first = [asyncio.create_task(worker.send(due)) for due in all_due[:tellers]]
@@ -161,7 +161,7 @@ async def test_a_call_that_failed_with_no_time_left_makes_the_push_dead_at_once_
         assert attempt.retry_at is None
 
 
-@pytest.mark.parametrize(("left", "looks_in"), [(40.0, 35.0), (5.5, 1.0), (4.0, None), (3600.0, 45.0)])
+@pytest.mark.parametrize(("left", "looks_in"), [(40.0, 35.0), (5.9, 1.0), (4.0, None), (3600.0, 45.0)])
 async def test_who_waits_before_a_shut_limiter_is_never_told_a_try_beyond_its_expiry(
     without_worker: Stack, left: float, looks_in: float | None
 ) -> None:

@@ -4,13 +4,12 @@ import os
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from db import workers
 from fleet.heartbeat import HeartbeatTimings, Process
 from tests.routes.worker_harness import worker_harness
-from tests.stack import Stack, eventually
+from tests.stack import Stack, eventually, uncommitted
 
 SOON = HeartbeatTimings(every=0.2)
 
@@ -30,11 +29,9 @@ async def test_postgresql_ends_a_heartbeat_that_froze_before_the_others_lose_the
 
 async def test_a_heartbeat_is_seen_while_the_cutoffs_cannot_be_read(without_worker: Stack) -> None:
     assert not await _lives(without_worker)
-    async with without_worker.sessions.begin() as db:
-        await db.execute(text("LOCK TABLE brakes"))
-        async with worker_harness(without_worker):
-            await eventually(lambda: _lives(without_worker))
-            await eventually(without_worker.someone_waits_for_a_lock)
+    async with uncommitted(without_worker, "LOCK TABLE brakes"), worker_harness(without_worker):
+        await eventually(lambda: _lives(without_worker))
+        await eventually(without_worker.someone_waits_for_a_lock)
 
 
 async def test_a_predecessor_on_this_host_whose_process_id_is_odd_keeps_no_worker_from_its_share(

@@ -17,7 +17,13 @@ from push.limiter.breaker import Cause, Rest
 from push.limiter.settings import Timings
 from simulator import Simulator
 from tests.console.visits import visit, words
-from tests.routes.worker_harness import WorkerHarness, due_now, engaged_cutoff, worker_harness
+from tests.routes.worker_harness import (
+    WorkerHarness,
+    due_now,
+    engaged_cutoff,
+    refused_until_cut_off,
+    worker_harness,
+)
 from tests.stack import Phone, Stack, android, eventually, iphone
 from tests.support.cli import run
 from tests.support.timelines import of
@@ -109,8 +115,7 @@ async def test_under_the_cutoff_no_phone_is_blamed_and_nothing_is_promised_that_
     await both.start_fast(due_in=70)
 
     async with worker_harness(without_worker, heartbeat_timings=SOON) as worker:
-        await asyncio.gather(*(worker.send_once(due) for due in all_due), return_exceptions=True)
-        await eventually(lambda: without_worker.rows("SELECT 1 FROM brakes WHERE resumed_at IS NULL"))
+        await refused_until_cut_off(without_worker, worker, all_due)
         await _fail(worker, late)
         dead = await eventually(lambda: _dead(without_worker, all_due))
         during, waiting = await _timeline(without_worker, dead), await _timeline(without_worker, late)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -25,11 +25,12 @@ from sending.outcomes import end_attempts, never_called
 from sending.precheck import ATTEMPT_LEASE, Claim, Hindered, Hindrance, Proceed, TakenOver
 from simulator import Simulator
 from telemetry import metrics
+from tests.busy import lead
 from tests.housekeeping.sweeps import change
 from tests.routes.worker_harness import Due, WorkerHarness, due_now, states, worker_harness
 from tests.stack import Phone, Stack, android, eventually, iphone, refuse_once, uncommitted
 
-QUICK = TakeoverTimings(shows_life_every=0.05, lost_after=6, looks_every=0.2, batch=20)
+QUICK = TakeoverTimings(shows_life_every=0.05, lost_after=12, looks_every=0.2, batch=20)
 ALL = holds.Part(0, 1)
 
 
@@ -42,8 +43,12 @@ async def test_what_a_lost_worker_held_is_sent_once_by_all_the_living(
     await _hold(without_worker, dead, lost)
     await _hold(without_worker, living, kept)
     counted = _taken_over()
-    async with _shows_life(without_worker, living), _taking(without_worker) as one, _taking(without_worker) as other:
-        await eventually(lambda: _are(without_worker, lost, "accepted"))
+    async with _shows_life(without_worker, living), AsyncExitStack() as until_all_live:
+        await until_all_live.enter_async_context(_shows_life(without_worker, dead))
+        async with _taking(without_worker) as one, _taking(without_worker) as other:
+            await eventually(lambda: _show_life(without_worker, 4))
+            await until_all_live.aclose()
+            await eventually(lambda: _are(without_worker, lost, "accepted"))
 
     assert [len(simulator.requests.for_token(phone.token)) for phone in phones] == [1] * 100 + [0]
     parts = [[taken for taken in each if taken in _ids(lost)] for each in (one, other)]
@@ -95,7 +100,7 @@ async def test_a_worker_whose_push_another_has_taken_makes_no_call_though_the_ot
     async with worker_harness(without_worker, takeover_timings=QUICK) as frozen:
         held = frozen.dependencies.takeover.holds
         await eventually(lambda: _is_seen(held))
-        worker, ask = ActivityEnvironment(), SendPush(due.task_id, due.environment, hold_seconds=1.5)
+        worker, ask = ActivityEnvironment(), SendPush(due.task_id, due.environment, hold_seconds=lead(1.5))
         sending = asyncio.create_task(worker.run(frozen.sendings[Provider.APNS].send_push, ask))
         await eventually(lambda: _held_by(without_worker, due, held.seen_as))
         other = await _joined(without_worker)
@@ -148,7 +153,7 @@ async def test_what_was_being_called_when_its_worker_was_lost_is_sent_soon_after
     await check_pushes(without_worker.sessions, [Claim(over.task_id), Claim(still.task_id)])
     began = "UPDATE push_attempts SET started_at = clock_timestamp() - CAST(:ago AS interval) WHERE task_id = :id"
     await change(without_worker, began, id=over.task_id, ago=ATTEMPT_LEASE + timedelta(milliseconds=1))
-    await change(without_worker, began, id=still.task_id, ago=ATTEMPT_LEASE - timedelta(seconds=9))
+    await change(without_worker, began, id=still.task_id, ago=timedelta(seconds=1))
     async with _taking(without_worker, replace(QUICK, unheld_for=0.2)) as taken:
         await eventually(lambda: _are(without_worker, [over], "accepted"))
 
@@ -404,6 +409,10 @@ async def _taking(stack: Stack, timings: TakeoverTimings = QUICK) -> AsyncIterat
         for provider in Provider:
             counting(worker, provider)
         yield taken
+
+
+async def _show_life(stack: Stack, count: int) -> bool:
+    return len(await stack.rows("SELECT 1 FROM workers WHERE alive_at IS NOT NULL")) == count
 
 
 async def _are(stack: Stack, sends: Sequence[Due], state: str) -> bool:

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 import structlog
+from sqlalchemy import text
 from temporalio.exceptions import ApplicationError
 
 from db import device_tokens, token_error_cutoffs
@@ -29,6 +30,7 @@ from tests.routes.worker_harness import (
     attempts,
     due_now,
     engaged_cutoff,
+    refused_until_cut_off,
     states,
     worker_harness,
 )
@@ -321,6 +323,7 @@ async def test_once_the_cutoff_is_engaged_no_deactivation_commits_whoever_asked_
     )
     async with worker_harness(without_worker) as worker:
         async with without_worker.sessions.begin() as db:
+            await db.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
             await token_error_cutoffs.engage(db, route, MassFailure("Unregistered", 20, 20))
             sending = asyncio.create_task(worker.send(all_due[0]))
             await eventually(without_worker.someone_waits_for_a_lock)
@@ -338,7 +341,7 @@ async def test_all_workers_learn_of_a_cutoff_and_of_its_end(without_worker: Stac
         worker_harness(without_worker, heartbeat_timings=SOON) as second,
     ):
         await eventually(lambda: _alive(without_worker, 2))
-        await _refused_until_the_brake_engages(without_worker, first, all_due)
+        await refused_until_cut_off(without_worker, first, all_due)
         await eventually(lambda: _says(second.dependencies.limiters.report(), "braked"))
         simulator.faults.remove(fault.id)
         called = len(simulator.requests)
@@ -371,16 +374,10 @@ async def test_what_another_worker_was_refused_before_a_cutoff_engages_is_kept_f
         await second.send_all(few)
         assert await states(without_worker, few) == {(TaskState.UNREGISTERED, "BadDeviceToken"): 5}
 
-        await _refused_until_the_brake_engages(without_worker, first, many)
+        await refused_until_cut_off(without_worker, first, many)
         await eventually(lambda: _all_dead(without_worker, few))
 
     assert await active_tokens(without_worker, few + many) == 35
-
-
-async def _refused_until_the_brake_engages(stack: Stack, worker: WorkerHarness, all_due: Sequence[PlannedSend]) -> None:
-    """Try each once, and those again that found no place in time, as on a machine that is busy."""
-    while not await stack.rows("SELECT 1 FROM brakes WHERE resumed_at IS NULL"):
-        await asyncio.gather(*map(worker.send_once, all_due), return_exceptions=True)
 
 
 class Clock:

@@ -16,6 +16,7 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.reminders import Moment, OpenReminder, ReminderOpening
 from activities.sending import PushSending, SendDependencies, SendPush
+from db import holds
 from dispatch.relay import Relay
 from domain.back_off import BackOff
 from domain.mass_failure import Threshold
@@ -30,7 +31,7 @@ from push.registry import EVERY
 from push.sender import Reserved
 from sending.retry import BACK_OFFS, BackOffs
 from settings.credentials import make_rotation
-from tests.stack import Phone, Stack
+from tests.stack import Phone, Stack, eventually, uncommitted
 from worker import make_send_dependencies, make_workers
 
 QUICK = BackOff(timedelta(milliseconds=100), timedelta(milliseconds=400))
@@ -186,6 +187,49 @@ async def due_now(
     return [dataclasses.replace(send, user_digest=digests[send.task_id]) for send in opened.sends]
 
 
+async def keep_from_takeover(stack: Stack, all_due: Sequence[Due]) -> UUID:
+    """Let the worker that a stack has hold these; gives its id.
+
+    It takes over what nobody holds for three seconds, as on a machine that is busy, and at once what a stranger does.
+    """
+
+    async def shows_life() -> UUID | None:
+        latest = "SELECT worker_id FROM workers WHERE alive_at IS NOT NULL ORDER BY alive_at DESC LIMIT 1"
+        rows = await stack.rows(latest)
+        return rows[0].worker_id if rows else None
+
+    worker_id: UUID = await eventually(shows_life)
+    async with stack.sessions() as db:
+        assert len(await holds.record(db, worker_id, [due.task_id for due in all_due])) == len(all_due)
+    return worker_id
+
+
+@asynccontextmanager
+async def held_claim(stack: Stack, phone: Phone) -> AsyncIterator[None]:
+    """Let PostgreSQL keep a push between its check and the record of its attempt until the block is left."""
+    async with stack.sessions.begin() as db:
+        await db.execute(text(_HOLD_CLAIM))
+        await db.execute(text(_ON_CLAIM.format(installation_id=phone.installation_id)))
+    try:
+        async with uncommitted(stack, "SELECT pg_advisory_xact_lock(42)"):
+            yield
+    finally:
+        async with stack.sessions.begin() as db:
+            await db.execute(text("DROP FUNCTION hold_claim CASCADE"))
+
+
+async def claim_is_held(stack: Stack) -> bool:
+    """Tell whether a push has come so far."""
+    held = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
+    return bool(await stack.rows(held))
+
+
+async def refused_until_cut_off(stack: Stack, worker: WorkerHarness, all_due: Sequence[Due]) -> None:
+    """Try each once, and those again that found no place in time, as on a machine that is busy."""
+    while not await stack.rows("SELECT 1 FROM brakes WHERE resumed_at IS NULL"):
+        await asyncio.gather(*map(worker.send_once, all_due), return_exceptions=True)
+
+
 async def active_tokens(stack: Stack, all_due: Sequence[Due]) -> int:
     """Count the tokens of these push tasks that are still active."""
     [row] = await stack.rows(
@@ -222,6 +266,21 @@ async def engaged_cutoff(stack: Stack, provider: str) -> UUID:
     return UUID(str(row.id))
 
 
+_HOLD_CLAIM = """
+    CREATE FUNCTION hold_claim() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF EXISTS (SELECT FROM push_tasks WHERE task_id = NEW.task_id AND installation_id = TG_ARGV[0]::uuid) THEN
+                WHILE NOT pg_try_advisory_xact_lock(42) LOOP
+                    PERFORM pg_sleep(0.01);
+                END LOOP;
+            END IF;
+            RETURN NEW;
+        END $$
+"""
+_ON_CLAIM = """
+    CREATE TRIGGER hold_claim BEFORE INSERT ON push_attempts
+        FOR EACH ROW EXECUTE FUNCTION hold_claim('{installation_id}')
+"""
 _SESSION = text("""
     INSERT INTO fasting_sessions (id, user_id, started_at, ends_at, status, reminder_minutes, scheduled_at,
                                   started_with, rev)

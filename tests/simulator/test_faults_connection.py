@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import socket
+from pathlib import Path
 
 import httpx
 import pytest
@@ -82,11 +84,9 @@ async def test_half_an_answer_of_fcms_is_no_answer(sim: Simulator, is_http2: boo
 
 async def test_an_answer_that_nobody_hears_is_not_written_down_as_sent(sim: Simulator, raw: RawHttp2) -> None:
     sim.faults.add(provider="apns", fault="slow", delay=0.05)
-    stream = raw.send()
+    raw.h2.reset_stream(raw.send())
     raw.flush()
     [request] = await sim.requests.wait(1)
-    raw.h2.reset_stream(stream)
-    raw.flush()
 
     while request.reason is None:
         await asyncio.sleep(0.01)
@@ -104,6 +104,14 @@ async def test_a_port_hangs_at_connect_and_comes_back(sim: Simulator) -> None:
 
     async with RawHttp2.to(sim, sim.ports.apns) as again:
         assert (await again.push()).status == 200
+
+
+async def test_a_port_that_refuses_connections_is_taken_by_nobody_else_meanwhile(tmp_path: Path) -> None:
+    async with Simulator.start(run_dir=tmp_path) as sim:
+        sim.faults.add(provider="apns", fault="refuse_connections")
+
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", sim.ports.apns))
 
 
 async def test_a_port_shakes_hands_and_never_greets(sim: Simulator) -> None:
