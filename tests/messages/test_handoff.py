@@ -5,7 +5,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from temporalio.service import RPCError
 
 from activities.handoff import HandoffPlanning, PlanHandoff, PlannedHandoff
 from domain.messages import PRESENCE_TRUSTED, PresencePolicy
@@ -13,7 +12,18 @@ from simulator import Simulator
 from tests.busy import in_time
 from tests.stack import Phone, Stack, User, android, eventually, iphone, refuse_once, uncommitted
 from tests.support.timelines import timeline
-from tests.talk import connected, conversation_of, handed_off, handoff, post, posted, store, sync, tasks_of
+from tests.talk import (
+    connected,
+    conversation_of,
+    handed_off,
+    handoff,
+    has_looked,
+    post,
+    posted,
+    store,
+    sync,
+    tasks_of,
+)
 
 GENERIC = {"title": "New message", "body": "Open the app to read it."}
 
@@ -262,7 +272,7 @@ async def test_a_phone_that_is_connected_and_stays_silent_is_pushed_to_after_all
         await connected(stack, bob, phone)
 
     message_id = await posted(alice, await conversation_of(alice, bob))
-    await eventually(lambda: _has_planned(stack, message_id))
+    await eventually(lambda: has_looked(stack, message_id))
     assert not await tasks_of(stack, message_id)
     await sync(bob, reads.installation_id, after=1)
     await handed_off(stack, message_id)
@@ -276,14 +286,6 @@ async def test_a_phone_that_is_connected_and_stays_silent_is_pushed_to_after_all
     items = await timeline(stack.user(None, "support"), bob.user_id, message_id=str(message_id))
     assert items[-1]["detail"]["late_seconds"] == (task.accepted_at - task.again_at).total_seconds()
     assert not simulator.requests.for_token(reads.token)
-
-
-async def _has_planned(stack: Stack, message_id: UUID) -> bool:
-    try:
-        history = (await handoff(stack, message_id).fetch_history()).events
-    except RPCError:  # not started yet
-        return False
-    return any(event.HasField("marker_recorded_event_attributes") for event in history)
 
 
 async def _plan(stack: Stack, message_id: UUID, heed: PresencePolicy = PresencePolicy.PRESENCE) -> PlannedHandoff:
