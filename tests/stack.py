@@ -22,6 +22,7 @@ import jwt
 import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError
 
@@ -220,8 +221,13 @@ class User:
 
 def refuse_once(simulator: Simulator, phone: Phone) -> None:
     """Let the provider's next answer for this phone be that it is unavailable."""
+    refuse(simulator, phone, count=1)
+
+
+def refuse(simulator: Simulator, phone: Phone, *, count: int | None = None) -> None:
+    """Let the provider answer so for this phone: so many times, or until no faults are left."""
     words = {"apns": {"reason": "ServiceUnavailable"}, "fcm": {"error_code": "UNAVAILABLE"}}[phone.provider]
-    simulator.faults.add(provider=phone.provider, token=phone.token, fault="answer", status=503, count=1, **words)
+    simulator.faults.add(provider=phone.provider, token=phone.token, fault="answer", status=503, count=count, **words)
 
 
 def bearer(user_id: str, *scopes: str, expires_in: timedelta = timedelta(hours=1)) -> str:
@@ -319,10 +325,17 @@ async def temporal_client(place: StackPlace, *, lazy: bool = False) -> Client:
 @asynccontextmanager
 async def uncommitted(stack: Stack, statement: str, **values: object) -> AsyncIterator[None]:
     """Run a statement in a transaction that commits when the block is left, however long that takes."""
-    async with stack.sessions.begin() as db:
-        await db.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+    async with lasting(stack) as db:
         await db.execute(text(statement), values)
         yield
+
+
+@asynccontextmanager
+async def lasting(stack: Stack) -> AsyncIterator[AsyncSession]:
+    """Begin a transaction that commits when the block is left, however long that takes."""
+    async with stack.sessions.begin() as db:
+        await db.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+        yield db
 
 
 async def eventually(check: Callable[[], Awaitable[Any]], *, within: float = 15.0) -> Any:

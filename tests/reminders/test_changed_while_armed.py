@@ -10,7 +10,7 @@ from db.device_tokens import Registration
 from domain.push import Environment, Provider
 from simulator import Simulator
 from tests.busy import in_time, lead
-from tests.stack import Stack, android, eventually, iphone, refuse_once, uncommitted
+from tests.stack import Stack, android, eventually, iphone, lasting, refuse, uncommitted
 
 
 async def test_a_token_that_rotates_as_the_last_check_looks_is_followed(stack: Stack, simulator: Simulator) -> None:
@@ -20,7 +20,7 @@ async def test_a_token_that_rotates_as_the_last_check_looks_is_followed(stack: S
     await eventually(lambda: stack.holds_sends(session_id, 1))
     told = Registration(Provider.APNS, rotated.token, Environment.PRODUCTION)
 
-    async with stack.sessions.begin() as db:
+    async with lasting(stack) as db:
         await device_tokens.register(db, user.user_id, phone.installation_id, told)
         await eventually(stack.someone_waits_for_a_lock)
 
@@ -110,8 +110,8 @@ async def test_a_goal_moved_away_and_back_withdraws_what_was_cancelled_meanwhile
 ) -> None:
     user, backing_off, called = stack.user(), android(), iphone()
     await user.register(backing_off, called)
-    refuse_once(simulator, backing_off)
-    simulator.faults.add(provider="apns", token=called.token, fault="slow", delay=lead(2.0), count=1)
+    refuse(simulator, backing_off)
+    simulator.faults.add(provider="apns", token=called.token, fault="slow", delay=9, count=1)
     session_id = await user.start_fast(due_in=1.0)
     await simulator.phones.received(called.token)
     await eventually(lambda: stack.failed_attempts(session_id, 1))
@@ -123,6 +123,7 @@ async def test_a_goal_moved_away_and_back_withdraws_what_was_cancelled_meanwhile
     await user.call("PATCH", path, {"ends_at": ends_at})
     await stack.knows(session_id, rev=3)
     assert [task.state for task in await stack.tasks(session_id)] == ["pending", "pending"]  # the call is not over yet
+    simulator.faults.clear()
 
     assert await stack.finished(session_id) == "accepted"
     tasks = [(task.provider, task.state, task.last_reason) for task in await stack.tasks(session_id)]

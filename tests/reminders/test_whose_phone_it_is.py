@@ -86,11 +86,12 @@ async def test_a_phone_that_changed_hands_during_back_off_shows_nothing_of_the_f
 ) -> None:
     alice, bob = stack.user(), stack.user()
     await alice.register(phone)
-    simulator.faults.add(provider=phone.provider, token=phone.token, fault="close", count=1)
+    simulator.faults.add(provider=phone.provider, token=phone.token, fault="close")
     session_id = await alice.start_fast(due_in=1.0)
     await eventually(lambda: stack.failed_attempts(session_id, 1))
 
     await bob.register(phone)
+    simulator.faults.clear()
     bobs = await bob.start_fast(due_in=1.0)
 
     await stack.finished(session_id)
