@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from types import CoroutineType, FrameType
 from typing import Any
@@ -308,6 +309,7 @@ async def make_stack(
     try:
         client = await temporal_client(place, lazy=lazy)
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=ANSWERED_WITHIN) as client_http:
+            client_http.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # many share it: it keeps none
             yield Stack(place, client_http, make_sessions(engine), client)
     finally:
         server.should_exit = True
@@ -320,6 +322,29 @@ async def temporal_client(place: StackPlace, *, lazy: bool = False) -> Client:
     return await Client.connect(
         place.temporal_address, namespace=place.namespace, data_converter=data_converter, lazy=lazy
     )
+
+
+async def start_held(*users: User, due_in: float, sends: int = 1) -> list[UUID]:
+    """Start a fast of each, due at about one instant, and wait until so many sends of each are in a worker's hands.
+
+    There is half of the time left then, or a second. Where that took longer, others that are due later.
+    """
+    while True:
+        late_at = time.monotonic() + max(due_in / 2, due_in - 1)
+        fasts = await asyncio.gather(*(user.start_fast(due_in=due_in) for user in users))
+        waiting = list(zip(users, fasts, strict=True))
+        while waiting and time.monotonic() < late_at:
+            user, session_id = waiting[-1]
+            with suppress(TimeoutError):  # of the look itself
+                if await user.stack.holds_sends(session_id, sends):
+                    waiting.pop()
+                    continue
+            await asyncio.sleep(0.02)
+        if time.monotonic() < late_at:
+            return list(fasts)
+        for user, session_id in zip(users, fasts, strict=True):
+            await user.cancel(session_id)
+        due_in *= 2
 
 
 @asynccontextmanager
