@@ -19,7 +19,7 @@ from domain.push import TaskState
 from simulator import Simulator
 from tests.busy import in_time, lead
 from tests.housekeeping.sweeps import change, sweep, without_workflow
-from tests.stack import Stack, User, eventually, iphone
+from tests.stack import Stack, User, eventually, iphone, start_held
 from tests.talk import connected, conversation_of, handed_off, handoff, posted, tasks_of
 
 SET_LONG_AGO = "UPDATE fasting_sessions SET scheduled_at = now() - interval '1 hour' WHERE id = :id"
@@ -64,8 +64,7 @@ async def test_a_send_that_is_held_goes_out_though_its_workflow_is_terminated(
 ) -> None:
     phone = iphone()
     await alice.register(phone)
-    session_id = await alice.start_fast(due_in=lead(2))
-    await eventually(lambda: stack.holds_sends(session_id, 1))
+    [session_id] = await start_held(alice, due_in=lead(2))
 
     await stack.workflow(session_id).terminate()
 

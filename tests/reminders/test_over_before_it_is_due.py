@@ -14,7 +14,7 @@ import pytest
 
 from simulator import Simulator
 from tests.busy import lead
-from tests.stack import Phone, Stack, User, android, eventually, iphone, refuse, uncommitted
+from tests.stack import Phone, Stack, User, android, eventually, iphone, refuse, start_held, uncommitted
 
 LATER = 2.0  # seconds from a move to the new due instant
 
@@ -73,8 +73,7 @@ async def test_nothing_is_sent_when_the_fast_is_over_while_its_sends_are_armed(
     stack: Stack, simulator: Simulator, change: Change
 ) -> None:
     user, phones = await _user_with_two_phones(stack)
-    session_id = await user.start_fast(due_in=lead(1.5))
-    await eventually(lambda: stack.holds_sends(session_id, 2))
+    [session_id] = await start_held(user, due_in=lead(1.5), sends=2)
 
     changed_at = await _now_after(_apply(change, user, session_id))
 
@@ -87,8 +86,7 @@ async def test_nothing_is_sent_when_the_change_is_not_yet_committed_as_the_last_
     stack: Stack, simulator: Simulator, change: Change
 ) -> None:
     user, phones = await _user_with_two_phones(stack)
-    session_id = await user.start_fast(due_in=lead(1.0))
-    await eventually(lambda: stack.holds_sends(session_id, 2))
+    [session_id] = await start_held(user, due_in=lead(1.0), sends=2)
 
     async with uncommitted(stack, _CHANGES[change], id=session_id):
         await eventually(stack.someone_waits_for_a_lock)  # the check waits for the change instead of passing it
