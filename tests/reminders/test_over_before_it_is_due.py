@@ -34,7 +34,7 @@ async def _apply(change: Change, user: User, session_id: UUID) -> None:
         case Change.CANCEL:
             await user.cancel(session_id)
         case Change.MOVE:
-            await user.move_goal(session_id, due_in=LATER)
+            await user.move_goal(session_id, due_in=lead(LATER))
 
 
 @pytest.fixture(params=Change, ids=lambda change: change.name.lower())
