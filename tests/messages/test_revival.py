@@ -148,9 +148,10 @@ async def test_of_each_line_only_the_newest_comes_back(
     await bob.register(phone)
     dead_token(simulator, phone)
     here, there = await conversation_of(alice, bob), await conversation_of(alice, bob)
-    message_ids = [await posted(alice, each) for each in (here, here, there)]
-    for message_id in message_ids:
-        await handed_off(stack, message_id)
+    message_ids = []
+    for conversation_id in (here, here, there):  # each after the other, so that the first is the one that is refused
+        message_ids.append(await posted(alice, conversation_id))
+        await handed_off(stack, message_ids[-1])
     async with stack.sessions.begin() as db:  # what came after the first answer found no token, so it was not planned
         missed = {"first": message_ids[0], "second": message_ids[1]}
         await db.execute(_MISSED_TOO, missed)
