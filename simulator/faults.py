@@ -101,6 +101,7 @@ class Faults:
     def __init__(self) -> None:
         self._faults: list[ActiveFault] = []
         self._count = 0
+        self._late: set[Callable[[], None]] = set()  # each gives an answer that is late on purpose
         self.on_change: Callable[[ActiveFault | None], None] = lambda _: None
 
     def __iter__(self) -> Iterator[ActiveFault]:
@@ -124,15 +125,17 @@ class Faults:
         return is_found
 
     def clear(self) -> None:
-        """End every fault."""
+        """End every fault; late answers come now."""
         self._faults.clear()
+        for give in tuple(self._late):
+            give()
         self.on_change(None)
 
     def answer(self, push: ReceivedPush) -> None:
         """Answer a push as the real provider would, or as the first fault that strikes it says."""
         for active in self._faults:
             if isinstance(active.fault, kinds.PushFault) and active.strikes(push.request):
-                _apply(active.fault, push)
+                _apply(active.fault, push, self._late)
                 return
         _answer(push, push.processed())
 
@@ -153,7 +156,20 @@ def _answer(push: ReceivedPush, answer: Answer) -> None:
         push.request.reason = "nobody_listens"
 
 
-def _apply(fault: kinds.PushFault, push: ReceivedPush) -> None:
+def _answer_late(push: ReceivedPush, delay: float, late: set[Callable[[], None]]) -> None:
+    """Send the answer after so many seconds, or when it is called from among the late ones."""
+    answer = push.processed()
+
+    def give() -> None:
+        timer.cancel()
+        late.discard(give)
+        _answer(push, answer)
+
+    timer = asyncio.get_running_loop().call_later(delay, give)
+    late.add(give)
+
+
+def _apply(fault: kinds.PushFault, push: ReceivedPush, late: set[Callable[[], None]]) -> None:
     match fault:
         case kinds.AnswerFault():
             _answer(push, push.error(fault))
@@ -165,8 +181,7 @@ def _apply(fault: kinds.PushFault, push: ReceivedPush) -> None:
         case kinds.EmptyBody() | kinds.Html():
             _answer(push, _as_a_proxy(fault))
         case kinds.Slow():
-            answer = push.processed()
-            asyncio.get_running_loop().call_later(fault.delay, _answer, push, answer)
+            _answer_late(push, fault.delay, late)
         case kinds.GoAway():
             _send_goaway(fault, push)
         case kinds.CutAnswer():

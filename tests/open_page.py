@@ -27,12 +27,10 @@ async def link(user: User, body: object = None) -> str:
 
 
 async def ask(stack: Stack, path: str, method: str = "GET", form: Any = None, **headers: str) -> httpx.Response:
-    """Ask from an address of its own, and keep no cookie: all tests share this client."""
+    """Ask from an address of its own."""
     network = f"2001:db8:{secrets.token_hex(2)}:{secrets.token_hex(2)}"  # a /64 counts as one address
     sent = {"x-forwarded-for": f"{network}::1"} | headers
-    answer = await stack.http.request(method, path, data=form, headers=sent)
-    stack.http.cookies.clear()
-    return answer
+    return await stack.http.request(method, path, data=form, headers=sent)
 
 
 def value(answer: httpx.Response) -> str:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from types import CoroutineType, FrameType
 from typing import Any
@@ -22,6 +23,7 @@ import jwt
 import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError
 
@@ -227,8 +229,13 @@ class User:
 
 def refuse_once(simulator: Simulator, phone: Phone) -> None:
     """Let the provider's next answer for this phone be that it is unavailable."""
+    refuse(simulator, phone, count=1)
+
+
+def refuse(simulator: Simulator, phone: Phone, *, count: int | None = None) -> None:
+    """Let the provider answer so for this phone: so many times, or until no faults are left."""
     words = {"apns": {"reason": "ServiceUnavailable"}, "fcm": {"error_code": "UNAVAILABLE"}}[phone.provider]
-    simulator.faults.add(provider=phone.provider, token=phone.token, fault="answer", status=503, count=1, **words)
+    simulator.faults.add(provider=phone.provider, token=phone.token, fault="answer", status=503, count=count, **words)
 
 
 def bearer(user_id: str, *scopes: str, expires_in: timedelta = timedelta(hours=1)) -> str:
@@ -309,6 +316,7 @@ async def make_stack(
     try:
         client = await temporal_client(place, lazy=lazy)
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=ANSWERED_WITHIN) as client_http:
+            client_http.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # many share it: it keeps none
             yield Stack(place, client_http, make_sessions(engine), client)
     finally:
         server.should_exit = True
@@ -323,13 +331,43 @@ async def temporal_client(place: StackPlace, *, lazy: bool = False) -> Client:
     )
 
 
+async def start_held(*users: User, due_in: float, sends: int = 1) -> list[UUID]:
+    """Start a fast of each, due at about one instant, and wait until so many sends of each are in a worker's hands.
+
+    There is half of the time left then, or a second. Where that took longer, others that are due later.
+    """
+    while True:
+        late_at = time.monotonic() + max(due_in / 2, due_in - 1)
+        fasts = await asyncio.gather(*(user.start_fast(due_in=due_in) for user in users))
+        waiting = list(zip(users, fasts, strict=True))
+        while waiting and time.monotonic() < late_at:
+            user, session_id = waiting[-1]
+            with suppress(TimeoutError):  # of the look itself
+                if await user.stack.holds_sends(session_id, sends):
+                    waiting.pop()
+                    continue
+            await asyncio.sleep(0.02)
+        if time.monotonic() < late_at:
+            return list(fasts)
+        for user, session_id in zip(users, fasts, strict=True):
+            await user.cancel(session_id)
+        due_in *= 2
+
+
 @asynccontextmanager
 async def uncommitted(stack: Stack, statement: str, **values: object) -> AsyncIterator[None]:
     """Run a statement in a transaction that commits when the block is left, however long that takes."""
-    async with stack.sessions.begin() as db:
-        await db.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+    async with lasting(stack) as db:
         await db.execute(text(statement), values)
         yield
+
+
+@asynccontextmanager
+async def lasting(stack: Stack) -> AsyncIterator[AsyncSession]:
+    """Begin a transaction that commits when the block is left, however long that takes."""
+    async with stack.sessions.begin() as db:
+        await db.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+        yield db
 
 
 async def eventually(check: Callable[[], Awaitable[Any]], *, within: float = 15.0) -> Any:

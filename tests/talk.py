@@ -80,6 +80,15 @@ async def handed_off(stack: Stack, message_id: UUID, *, within: float = 30.0) ->
     return str(await eventually(result, within=within))
 
 
+async def has_looked(stack: Stack, message_id: UUID) -> bool:
+    """Tell whether the handoff of a message has looked at whom to tell, if only to wait for somebody's line."""
+    try:
+        history = (await handoff(stack, message_id).fetch_history()).events
+    except RPCError:  # not started yet
+        return False
+    return any(event.HasField("marker_recorded_event_attributes") for event in history)
+
+
 async def tasks_of(stack: Stack, message_id: UUID) -> list[Any]:
     """Read the push tasks of a message."""
     return await stack.rows("SELECT * FROM push_tasks WHERE message_id = :id ORDER BY provider", id=message_id)

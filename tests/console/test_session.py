@@ -389,6 +389,4 @@ async def test_trouble_is_reported_in_a_page(carol: Visit) -> None:
 
 async def _sign_in(stack: Stack, address: str = "", *, host: str = "", **form: str) -> Any:
     headers = {**OURS, "x-forwarded-for": address or an_address(), **({"host": host} if host else {})}
-    answer = await stack.http.post("/console/sign-in", data=form, headers=headers)
-    stack.http.cookies.clear()  # all tests share this client
-    return answer
+    return await stack.http.post("/console/sign-in", data=form, headers=headers)

@@ -126,9 +126,9 @@ async def test_a_connection_that_became_read_only_is_not_lent_again(stack: Stack
 
 async def test_a_host_that_is_gone_costs_its_part_of_the_time_once(stack: Stack) -> None:
     url = async_url(stack.place.database_url)
-    with socket.create_server(("127.0.0.1", 0)) as mute, socket.create_server(("127.0.0.1", 0)) as closed:
+    with socket.create_server(("127.0.0.1", 0)) as mute, socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and does not listen, nor does anybody else there meanwhile
         mute_port, closed_port = mute.getsockname()[1], closed.getsockname()[1]
-        closed.close()
         hosts = f"127.0.0.1,127.0.0.1,{url.query['host']}"
         several = url.update_query_dict({"host": hosts, "port": f"{closed_port},{mute_port},5432"})
         engine = make_engine(several.render_as_string(hide_password=False), pool_size=2)

@@ -104,6 +104,7 @@ async def test_an_import_is_dispatched_at_a_steady_pace_and_what_is_needed_soon_
     await _grace_is_over(sessions)
     await eventually(lambda: _is_told(temporal, honest))
     sweeping.cancel()
+    await asyncio.gather(sweeping, return_exceptions=True)
     seconds = loop.time() - began
 
     assert await _are_left(sessions, fewer_than=count)

@@ -26,9 +26,7 @@ async def sign_in(stack: Stack, user: User) -> httpx.Response:
     """Sign in to the console with a bearer token."""
     token = user.headers["Authorization"].removeprefix("Bearer ")
     headers = {"sec-fetch-site": "same-origin", "x-forwarded-for": an_address()}
-    answer = await stack.http.post("/console/sign-in", data={"token": token}, headers=headers)
-    stack.http.cookies.clear()  # all tests share this client
-    return answer
+    return await stack.http.post("/console/sign-in", data={"token": token}, headers=headers)
 
 
 async def test_what_is_named_like_somebody_who_is_erased_goes_on_and_keeps_its_name(

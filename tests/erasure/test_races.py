@@ -243,7 +243,7 @@ async def test_a_workflow_that_is_just_being_dispatched_is_awaited(stack: Stack,
         await change(stack, "UPDATE erasures SET next_attempt_at = now() WHERE id = :id", id=erasure_id)
 
     assert await state_of(stack, erasure_id) == "running"
-    assert await workflows_about(stack, session_id)
+    assert (await stack.workflow(session_id).describe()).status
     await change(stack, "DELETE FROM outbox WHERE subject_id = :id", id=session_id)
     await done(stack, erasure_id)
     assert await eventually(lambda: _gone(stack, session_id))

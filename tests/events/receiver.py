@@ -53,6 +53,12 @@ class Receiver:
         """Answer so from now on, one after the other."""
         self.answers = [_status(each) if isinstance(each, int) else each for each in answers]
 
+    def next_answer(self) -> Answering:
+        """Take the next answer, for one request alone."""
+        if len(self.answers) > 1:
+            return self.answers.pop(0)
+        return self.answers[0] if self.answers else _status(204)
+
     def of(self, user_id: str) -> list[Received]:
         """Give the requests about a person."""
         return [each for each in self.requests if each.json["data"].get("user_id") == user_id]
@@ -104,10 +110,7 @@ async def receiving(tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver
                 }
                 body = await reader.readexactly(int(headers.get("content-length", "0")))
                 receiver.requests.append(Received(headers, body))
-                answers = receiver.answers or [_status(204)]
-                await answers[0](writer)
-                if len(receiver.answers) > 1:
-                    receiver.answers.pop(0)
+                await receiver.next_answer()(writer)
         open_now.discard(task)
         writer.transport.abort()
 

@@ -159,10 +159,8 @@ async def test_a_certificate_that_is_not_trusted_or_of_another_host_is_refused()
 
 async def test_a_host_that_does_not_exist_or_listen_is_named() -> None:
     with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
-
-    assert (await send(f"http://127.0.0.1:{port}/")).reason == "connect_failed"
+        closed.bind(("127.0.0.1", 0))  # and does not listen, nor does anybody else there meanwhile
+        assert (await send(f"http://127.0.0.1:{closed.getsockname()[1]}/")).reason == "connect_failed"
     assert (await send("http://no-such-host.invalid/")).reason == "unknown_host"
 
 

@@ -12,6 +12,7 @@ from activities.housekeeping import Sweeping
 from activities.webhooks import FeedFollowing, WebhookDependencies
 from dispatch.sweeper import Sweeper
 from domain.events import Attempted, Outgoing, Webhook
+from tests.events.feed import whole_feed
 from tests.events.hooks import Hook, hooked, register_some
 from tests.events.receiver import Receiver, never, receiving
 from tests.stack import Stack, eventually, iphone
@@ -155,12 +156,9 @@ async def test_410_disables_until_it_is_put_again(stack: Stack, hook: Hook, rece
         return bool((await hook.shown())["state"] == "disabled")
 
     await eventually(is_disabled)
-    [event] = [
-        each
-        for each in (await hook.backend.call("GET", "/v1/events?types=webhook.disabled&limit=500")).json()["items"]
-        if each["data"]["webhook_id"] == str(hook.id)
-    ]
-    assert (event["user_id"], event["data"]) == (None, {"webhook_id": str(hook.id), "reason": "gone"})
+    [event] = [each for each in await whole_feed(stack) if each["data"].get("webhook_id") == str(hook.id)]
+    assert (event["type"], event["user_id"]) == ("webhook.disabled", None)
+    assert event["data"] == {"webhook_id": str(hook.id), "reason": "gone"}
     assert {each["state"] for each in await hook.deliveries()} == {"dead"}
     assert [(await hook.call("POST", each)).status_code for each in ("/test",)] == [409]
     assert (await hook.call("POST", "/redrive", {})).json()["type"] == "urn:fastbell:problem:webhook-disabled"

@@ -19,7 +19,7 @@ from domain.push import TaskState
 from simulator import Simulator
 from tests.busy import in_time, lead
 from tests.housekeeping.sweeps import change, sweep, without_workflow
-from tests.stack import Stack, User, eventually, iphone
+from tests.stack import Stack, User, eventually, iphone, start_held
 from tests.talk import connected, conversation_of, handed_off, handoff, posted, tasks_of
 
 SET_LONG_AGO = "UPDATE fasting_sessions SET scheduled_at = now() - interval '1 hour' WHERE id = :id"
@@ -32,6 +32,10 @@ def sooner() -> str:
 
 async def status_of(stack: Stack, session_id: UUID) -> WorkflowExecutionStatus | None:
     return (await stack.workflow(session_id).describe()).status
+
+
+async def started_again(stack: Stack, session_id: UUID) -> bool:
+    return await status_of(stack, session_id) is not WorkflowExecutionStatus.TERMINATED
 
 
 async def accepted(stack: Stack, session_id: UUID) -> bool:
@@ -52,7 +56,7 @@ async def test_a_fast_whose_workflow_was_terminated_is_reminded_on_time(
 
     await sweep(stack)
 
-    await eventually(lambda: stack.holds_sends(session_id, 1))
+    await eventually(lambda: started_again(stack, session_id))
     assert await stack.finished(session_id) == "accepted"
     [sent] = await stack.tasks(session_id)
     assert in_time((sent.accepted_at - sent.due_at).total_seconds(), 2.0)
@@ -64,8 +68,7 @@ async def test_a_send_that_is_held_goes_out_though_its_workflow_is_terminated(
 ) -> None:
     phone = iphone()
     await alice.register(phone)
-    session_id = await alice.start_fast(due_in=lead(2))
-    await eventually(lambda: stack.holds_sends(session_id, 1))
+    [session_id] = await start_held(alice, due_in=lead(2))
 
     await stack.workflow(session_id).terminate()
 
@@ -99,7 +102,7 @@ async def test_a_fast_started_again_sends_nothing_of_what_is_dead_and_all_that_c
 
     await sweep(stack)
 
-    await eventually(lambda: stack.holds_sends(session_id, 1))
+    await eventually(lambda: started_again(stack, session_id))
     assert await stack.finished(session_id) == "accepted"
     states = {row.reminder_minutes: (row.state, row.last_reason) for row in await stack.tasks(session_id)}
     assert states == {1: ("dead", "orphaned"), 0: ("accepted", None)}

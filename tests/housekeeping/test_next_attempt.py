@@ -21,7 +21,7 @@ from settings.credentials import make_rotation
 from simulator import Simulator
 from tests.busy import in_time, lead
 from tests.housekeeping.sweeps import aged, change, stray, sweep
-from tests.stack import Phone, Stack, User, android, eventually, iphone, refuse_once
+from tests.stack import Phone, Stack, User, android, eventually, iphone, refuse_once, start_held
 from tests.support.dead import redrive, task
 from tests.talk import conversation_of, handed_off, posted, sync, tasks_of
 from worker import make_send_dependencies
@@ -65,8 +65,7 @@ async def tried_by_temporal(handle: WorkflowHandle[Any, Any]) -> datetime | None
 
 async def test_what_is_armed_is_tried_when_it_is_due(stack: Stack, alice: User) -> None:
     await alice.register(iphone())
-    session_id = await alice.start_fast(due_in=lead(4))
-    await eventually(lambda: stack.holds_sends(session_id, 1))
+    [session_id] = await start_held(alice, due_in=lead(4))
 
     [row] = await stack.tasks(session_id)
 

@@ -62,7 +62,8 @@ def test_settings_that_cannot_be_are_reported_in_one_sentence(environ: dict[str,
 
 
 def test_two_parts_cannot_have_one_port() -> None:
-    settings = local_settings({"API_PORT": "18903", "SIMULATOR_PORT": "18900", "METRICS_PORT": "19464"})
+    given = {"API_PORT": "18903", "SIMULATOR_PORT": "18900", "METRICS_PORT": "19464", "TEMPORAL_ADDRESS": "t:7233"}
+    settings = local_settings(given)  # no port of a run that is going on beside this
 
     with pytest.raises(ConfigError) as raised:
         check_ports(settings)

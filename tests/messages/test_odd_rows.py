@@ -18,7 +18,7 @@ from db.views import signals
 from simulator import Simulator
 from tests.busy import in_time, lead
 from tests.console.visits import visit
-from tests.stack import Phone, Stack, User, android, eventually, iphone
+from tests.stack import Phone, Stack, User, android, iphone, start_held
 from tests.streaming import streaming
 from tests.support.dead import dead_task
 from tests.talk import conversation_of, handed_off, posted, sync
@@ -142,9 +142,9 @@ async def test_a_push_that_turns_odd_while_it_is_held_costs_nobody_else_theirs(
     words = ("kind = 'haiku'", "provider = 'webpush'", "environment = 'staging'", "state = 'dreaming'")
     odd = {word: await member(stack, None) for word in words}
     honest = [await member(stack, None) for _ in range(3)]
-    fasts = {each.user.user_id: await each.user.start_fast(due_in=lead(5)) for each in (*odd.values(), *honest)}
-    for session_id in fasts.values():
-        await eventually(partial(stack.holds_sends, session_id, 2))
+    users = [each.user for each in (*odd.values(), *honest)]
+    started = await start_held(*users, due_in=lead(3), sends=2)
+    fasts = {user.user_id: session_id for user, session_id in zip(users, started, strict=True)}
 
     for word, each in odd.items():
         await change(stack, f"UPDATE push_tasks SET {word} WHERE conversation_id = :id", id=fasts[each.user.user_id])

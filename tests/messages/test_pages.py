@@ -116,10 +116,15 @@ async def _waiting(stack: Stack, simulator: Simulator, count: int) -> tuple[UUID
 
 
 async def _swept(stack: Stack, message_id: UUID) -> tuple[str, str]:
-    """Sweep; gives what became of the one push that waited."""
+    """Sweep until nobody waits for a call that was under way; gives what became of the one push that waited."""
     [waiting] = [task for task in await tasks_of(stack, message_id) if task.state == "pending"]
     await change(stack, f"UPDATE push_tasks SET due_at = {AGO} WHERE task_id = :id", id=waiting.task_id)
-    await aged(stack, waiting.task_id)
-    await sweep(stack)
-    [row] = await stack.rows("SELECT state, last_reason FROM push_tasks WHERE task_id = :id", id=waiting.task_id)
-    return row.state, row.last_reason
+
+    async def swept() -> tuple[str, str] | None:
+        await aged(stack, waiting.task_id)
+        await sweep(stack)
+        [row] = await stack.rows("SELECT state, last_reason FROM push_tasks WHERE task_id = :id", id=waiting.task_id)
+        return None if row.state == "pending" else (row.state, row.last_reason)
+
+    found: tuple[str, str] = await eventually(swept)
+    return found

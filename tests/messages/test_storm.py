@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from sqlalchemy import text
 from simulator import Simulator
 from tests.busy import in_time
 from tests.stack import UNLIMITED, Phone, Stack, User, android, eventually, iphone, make_app, make_stack, refuse_once
-from tests.talk import conversation_of, handed_off, posted, sync, tasks_of
+from tests.talk import conversation_of, handed_off, has_looked, posted, sync, tasks_of
 
 MESSAGES, READERS, FASTERS = 60, 10, 12
 MAX_PUSHES = 5  # to one phone, in a storm of some seconds
@@ -137,11 +138,14 @@ async def test_the_newest_waits_for_a_call_that_is_under_way_and_those_between_a
     phone = android()
     await bob.register(phone)
     conversation_id = await conversation_of(alice, bob)
-    simulator.faults.add(provider="fcm", token=phone.token, fault="slow", delay=2, count=1)
+    simulator.faults.add(provider="fcm", token=phone.token, fault="slow", delay=9, count=1)
 
     message_ids = [await posted(alice, conversation_id)]
     await eventually(lambda: _is_called(stack, message_ids[0]))
     message_ids += [await posted(alice, conversation_id) for _ in range(5)]
+    for message_id in message_ids:
+        await eventually(partial(has_looked, stack, message_id))
+    simulator.faults.clear()  # the call is over
     outcomes = [await handed_off(stack, each) for each in message_ids]
 
     assert outcomes == ["accepted", *["no_push"] * 4, "accepted"]

@@ -8,7 +8,7 @@ import pytest
 
 from simulator import Simulator
 from tests.busy import lead
-from tests.stack import Phone, Stack, User, android, eventually, iphone, refuse_once
+from tests.stack import Phone, Stack, User, android, eventually, iphone, refuse_once, start_held
 from tests.support.timelines import timeline
 
 Words = dict[str, str | int]
@@ -154,8 +154,7 @@ async def test_a_reminder_without_any_device_still_enters_the_log_when_due(stack
 async def test_the_log_gets_the_reminder_once_and_not_before_it_is_due(stack: Stack) -> None:
     user = stack.user()
     await user.register(iphone(), android())
-    session_id = await user.start_fast(due_in=lead(1.0))
-    await eventually(lambda: stack.holds_sends(session_id, 2))
+    [session_id] = await start_held(user, due_in=lead(1.0), sends=2)
     before = await stack.rows("SELECT 1 FROM log_items WHERE user_id = :u", u=user.user_id)
 
     await stack.finished(session_id)
@@ -167,8 +166,7 @@ async def test_the_log_gets_the_reminder_once_and_not_before_it_is_due(stack: St
 async def test_reminders_switched_off_while_armed_are_withdrawn(stack: Stack, simulator: Simulator) -> None:
     user, phone = stack.user(), iphone()
     await user.register(phone)
-    session_id = await user.start_fast(due_in=lead(1.2))
-    await eventually(lambda: stack.holds_sends(session_id, 1))
+    [session_id] = await start_held(user, due_in=lead(1.2))
 
     await user.call("PUT", "/v1/notification-preferences", {"reminders": False})
 

@@ -1,6 +1,5 @@
 """What arming finds is not final: the due instant decides, for better as for worse."""
 
-import asyncio
 import time
 
 from sqlalchemy import text
@@ -10,17 +9,17 @@ from db.device_tokens import Registration
 from domain.push import Environment, Provider
 from simulator import Simulator
 from tests.busy import in_time, lead
-from tests.stack import Stack, android, eventually, iphone, refuse_once, uncommitted
+from tests.reminders.wishes import Change, phones_after
+from tests.stack import Stack, android, eventually, iphone, lasting, refuse, start_held, uncommitted
 
 
 async def test_a_token_that_rotates_as_the_last_check_looks_is_followed(stack: Stack, simulator: Simulator) -> None:
     user, phone, rotated = stack.user(), iphone(), iphone()
     await user.register(phone)
-    session_id = await user.start_fast(due_in=lead(1.2))
-    await eventually(lambda: stack.holds_sends(session_id, 1))
+    [session_id] = await start_held(user, due_in=lead(1.2))
     told = Registration(Provider.APNS, rotated.token, Environment.PRODUCTION)
 
-    async with stack.sessions.begin() as db:
+    async with lasting(stack) as db:
         await device_tokens.register(db, user.user_id, phone.installation_id, told)
         await eventually(stack.someone_waits_for_a_lock)
 
@@ -32,59 +31,26 @@ async def test_a_token_that_rotates_as_the_last_check_looks_is_followed(stack: S
 async def test_what_a_person_wants_while_a_fast_is_asleep_armed_or_held_holds_at_the_due_instant(
     stack: Stack, unarmed: Stack, simulator: Simulator
 ) -> None:
-    cases: list[Case] = [
-        (unarmed, 0, {}, {"reminders": False}, []),  # asleep
-        (unarmed, 0, {"reminders": False}, {"reminders": True}, FULL),
-        (unarmed, 0, {}, {"reminder_preview": "generic"}, GENERIC),
-        (stack, 0, {"reminders": False}, {"reminders": True}, FULL),  # armed
-        (stack, 1, {}, {"reminders": False}, []),  # held
-        (stack, 1, {}, {"reminder_preview": "generic"}, GENERIC),
-        (stack, 1, {"reminder_preview": "generic"}, {"reminder_preview": "full"}, FULL),
-        (stack, 1, {}, {"messages": False, "reminder_minutes": [5]}, FULL),  # of no concern to it
+    full, generic = ["Your fast is almost over"], ["Reminder"]
+    cases: list[tuple[Change, list[str]]] = [
+        (Change(unarmed, 0, {}, {"reminders": False}), []),  # asleep
+        (Change(unarmed, 0, {"reminders": False}, {"reminders": True}), full),
+        (Change(unarmed, 0, {}, {"reminder_preview": "generic"}), generic),
+        (Change(stack, 0, {"reminders": False}, {"reminders": True}), full),  # armed
+        (Change(stack, 1, {}, {"reminders": False}), []),  # held
+        (Change(stack, 1, {}, {"reminder_preview": "generic"}), generic),
+        (Change(stack, 1, {"reminder_preview": "generic"}, {"reminder_preview": "full"}), full),
+        (Change(stack, 1, {}, {"messages": False, "reminder_minutes": [5]}), full),  # of no concern to it
     ]
-    due_in = 3.0
-    while (shown := await _shown_after_changes(cases, simulator, due_in)) is None:
-        due_in *= 2  # this machine was too slow to change anything before the due instant
 
-    assert shown == [expected for *_, expected in cases]
+    phones = await phones_after([change for change, _ in cases])
 
-
-Case = tuple[
-    Stack, int, dict[str, object], dict[str, object], list[str]
-]  # where, how many sends are held, before, wish
-FULL, GENERIC = ["Your fast is almost over"], ["Reminder"]
-
-
-async def _shown_after_changes(cases: list[Case], simulator: Simulator, due_in: float) -> list[list[str | None]] | None:
-    """Change what each person wants once their fast is where it should be; None where it was due by then."""
-    now = asyncio.get_running_loop().time
-    users, phones = [api_stack.user() for api_stack, *_ in cases], [iphone() for _ in cases]
-    await asyncio.gather(*(user.register(phone) for user, phone in zip(users, phones, strict=True)))
-    for user, (_, _, before, *_) in zip(users, cases, strict=True):
-        await user.call("PATCH", "/v1/notification-preferences", before)
-    due_at = now() + due_in
-    fasts = await asyncio.gather(*(user.start_fast(due_in=due_in) for user in users))
-    for session_id, (api_stack, held, *_) in zip(fasts, cases, strict=True):
-        await api_stack.started(session_id)
-        while held and now() < due_at and not await api_stack.holds_sends(session_id, held):
-            await asyncio.sleep(0.02)
-
-    changes = (
-        user.call("PATCH", "/v1/notification-preferences", wish)
-        for user, (_, _, _, wish, _) in zip(users, cases, strict=True)
-    )
-    answers = await asyncio.gather(*changes)
-
-    assert {answer.status_code for answer in answers} == {200}
-    if now() >= due_at:
-        return None
-    for session_id, (api_stack, *_) in zip(fasts, cases, strict=True):
-        await api_stack.finished(session_id)
     sent = [bool(simulator.requests.for_token(phone.token)) for phone in phones]
-    return [
+    shown = [
         [line.title for line in simulator.phone(phone.token).screen] if was_sent else []
         for phone, was_sent in zip(phones, sent, strict=True)
     ]
+    assert shown == [expected for _, expected in cases]
 
 
 async def test_a_goal_moved_away_and_back_before_the_due_instant_is_reminded(
@@ -92,8 +58,7 @@ async def test_a_goal_moved_away_and_back_before_the_due_instant_is_reminded(
 ) -> None:
     user, phone = stack.user(), iphone()
     await user.register(phone)
-    session_id = await user.start_fast(due_in=lead(2.5))
-    await eventually(lambda: stack.holds_sends(session_id, 1))
+    [session_id] = await start_held(user, due_in=lead(2.5))
     path = f"/v1/fasting-sessions/{session_id}"
     ends_at = (await user.call("GET", path)).json()["ends_at"]
 
@@ -110,8 +75,8 @@ async def test_a_goal_moved_away_and_back_withdraws_what_was_cancelled_meanwhile
 ) -> None:
     user, backing_off, called = stack.user(), android(), iphone()
     await user.register(backing_off, called)
-    refuse_once(simulator, backing_off)
-    simulator.faults.add(provider="apns", token=called.token, fault="slow", delay=lead(2.0), count=1)
+    refuse(simulator, backing_off)
+    simulator.faults.add(provider="apns", token=called.token, fault="slow", delay=9, count=1)
     session_id = await user.start_fast(due_in=1.0)
     await simulator.phones.received(called.token)
     await eventually(lambda: stack.failed_attempts(session_id, 1))
@@ -123,6 +88,7 @@ async def test_a_goal_moved_away_and_back_withdraws_what_was_cancelled_meanwhile
     await user.call("PATCH", path, {"ends_at": ends_at})
     await stack.knows(session_id, rev=3)
     assert [task.state for task in await stack.tasks(session_id)] == ["pending", "pending"]  # the call is not over yet
+    simulator.faults.clear()
 
     assert await stack.finished(session_id) == "accepted"
     tasks = [(task.provider, task.state, task.last_reason) for task in await stack.tasks(session_id)]
@@ -132,8 +98,7 @@ async def test_a_goal_moved_away_and_back_withdraws_what_was_cancelled_meanwhile
 async def test_a_phone_registered_after_arming_is_reminded_too(stack: Stack, simulator: Simulator) -> None:
     user, first, second = stack.user(), iphone(), iphone()
     await user.register(first)
-    session_id = await user.start_fast(due_in=lead(2.0))
-    await eventually(lambda: stack.holds_sends(session_id, 1))
+    [session_id] = await start_held(user, due_in=lead(2.0))
 
     await user.register(second)
 
@@ -186,8 +151,7 @@ async def test_a_stuck_row_delays_nobody_else(stack: Stack, simulator: Simulator
 async def test_an_attempt_lost_with_its_worker_is_closed_when_the_fast_is_over(stack: Stack) -> None:
     user, phone = stack.user(), iphone()
     await user.register(phone)
-    session_id = await user.start_fast(due_in=lead(1.5))
-    await eventually(lambda: stack.holds_sends(session_id, 1))
+    [session_id] = await start_held(user, due_in=lead(1.5))
     lost = (
         "INSERT INTO push_attempts (attempt_id, task_id, number, started_at) "
         "SELECT gen_random_uuid(), task_id, 1, now() - interval '1 minute' FROM push_tasks WHERE conversation_id = :id"

@@ -4,7 +4,10 @@ import asyncio
 import random
 from dataclasses import replace
 from datetime import timedelta
+from itertools import count, islice
 from uuid import UUID
+
+from temporalio.api.workflow.v1 import WorkflowExecutionInfo
 
 from db import fasting_sessions
 from db.outbox import OutboxEntry
@@ -12,6 +15,7 @@ from dispatch.relay import Relay
 from domain.fasts import FastingSession, SessionStatus
 from simulator import Simulator
 from tests import fasts
+from tests.busy import lead
 from tests.stack import Stack, eventually, iphone
 from workflows.fasting_reminder import FastingReminder
 
@@ -37,8 +41,8 @@ async def test_an_old_state_that_arrives_late_is_ignored(stack: Stack, simulator
     user, phone = stack.user(), iphone()
     await user.register(phone)
     session_id = await user.start_fast(due_in=3600)
-    await user.move_goal(session_id, due_in=1.2)
-    await user.move_goal(session_id, due_in=1.0)
+    await user.move_goal(session_id, due_in=1800)
+    await user.move_goal(session_id, due_in=lead(2.0))
     relay = Relay(stack.sessions, stack.temporal, arm_window=60)
     await relay.dispatch(_owed(session_id))
     current = await _session(stack, session_id)
@@ -60,17 +64,17 @@ async def test_a_goal_that_moves_hundreds_of_times_keeps_its_history_short(stack
     session_id = await user.start_fast(due_in=3600)
     await stack.started(session_id)
     session, relay = await _session(stack, session_id), Relay(stack.sessions, stack.temporal, arm_window=60)
-    for rev in range(2, 80):
-        moved = replace(session, rev=rev, ends_at=session.ends_at + timedelta(seconds=rev))
-        await stack.workflow(session_id).signal(FastingReminder.reschedule, relay.state_of(moved))
-    await stack.knows(session_id, rev=79)
-
-    first_run = (await stack.workflow(session_id).describe()).raw_description.workflow_execution_info
-    assert first_run.execution.run_id != first_run.first_run_id
-    assert first_run.history_length < 200
+    revs, run = count(2), await _run_of(stack, session_id)
+    while run.execution.run_id == run.first_run_id:  # a busy worker takes several at once, as one
+        for rev in islice(revs, 10):
+            moved = replace(session, rev=rev, ends_at=session.ends_at + timedelta(seconds=rev))
+            await stack.workflow(session_id).signal(FastingReminder.reschedule, relay.state_of(moved))
+        await stack.knows(session_id, rev=rev)
+        run = await _run_of(stack, session_id)
+    assert run.history_length < 200
 
     async with stack.sessions.begin() as db:
-        await fasts.change(db, replace(session, rev=79), session.scheduled_at)
+        await fasts.change(db, replace(session, rev=rev), session.scheduled_at)
     await user.move_goal(session_id, due_in=2.0)
     assert await stack.finished(session_id) == "accepted"
     assert len(simulator.requests.for_token(phone.token)) == 1
@@ -98,6 +102,11 @@ async def test_a_finished_session_that_temporal_never_heard_of_is_settled_quietl
     await relay.dispatch(_owed(session_id))
 
     assert await _no_outbox(stack, session_id)
+
+
+async def _run_of(stack: Stack, session_id: UUID) -> WorkflowExecutionInfo:
+    """Ask Temporal about the present run of a session's workflow."""
+    return (await stack.workflow(session_id).describe()).raw_description.workflow_execution_info
 
 
 async def _session(stack: Stack, session_id: UUID) -> FastingSession:

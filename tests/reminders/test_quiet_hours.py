@@ -4,7 +4,6 @@ import struct
 import zoneinfo
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,10 @@ import pytest
 from domain import preferences as time_zones
 from simulator import Simulator
 from tests.busy import in_time, lead
-from tests.stack import Phone, Stack, User, android, eventually, iphone
+from tests.reminders.wishes import PREFERENCES, Change, phones_after
+from tests.stack import Phone, Stack, User, android, iphone, start_held
 from tests.talk import conversation_of, handed_off, posted
 
-PREFERENCES = "/v1/notification-preferences"
 NIGHT: dict[str, Any] = {"starts": "22:00", "ends": "07:00", "time_zone": None}
 LOUD, SILENT = (True, "active"), (False, "passive")
 
@@ -120,8 +119,7 @@ async def test_a_phone_that_travels_takes_its_night_along(stack: Stack, simulato
     await change(user, quiet_hours=NIGHT | {"mode": mode})
     await user.register(into_night, time_zone=where_it_is(14))
     await user.register(into_day, time_zone=where_it_is(3))
-    session_id = await user.start_fast(due_in=lead(1.5))
-    await eventually(lambda: stack.holds_sends(session_id, 2))
+    [session_id] = await start_held(user, due_in=lead(1.5), sends=2)
 
     await user.register(into_night, time_zone=where_it_is(3))
     await user.register(into_day, time_zone=where_it_is(14))
@@ -164,21 +162,13 @@ async def test_what_changes_while_a_fast_is_asleep_armed_or_held_holds_at_the_du
         (stack, 1, NIGHT, {"mode": "withhold"}, []),
         (stack, 1, NIGHT, {"time_zone": where_it_is(14)}, [LOUD]),  # the night of another place
     ]
-    users, phones = [api_stack.user() for api_stack, *_ in cases], [iphone() for _ in cases]
-    for user, phone, (_, _, before, *_) in zip(users, phones, cases, strict=True):
-        await user.register(phone, time_zone=where_it_is(3))
-        await change(user, quiet_hours=before)
-    fasts = [await user.start_fast(due_in=lead(4.0)) for user in users]
-    for session_id, (api_stack, held, *_) in zip(fasts, cases, strict=True):
-        await api_stack.started(session_id)
-        if held:
-            await eventually(partial(api_stack.holds_sends, session_id, held))
+    changes = [
+        Change(api_stack, held, {"quiet_hours": before}, {"quiet_hours": after})
+        for api_stack, held, before, after, _ in cases
+    ]
 
-    for user, (_, _, _, wish, _) in zip(users, cases, strict=True):
-        await change(user, quiet_hours=wish)
+    phones = await phones_after(changes, time_zone=where_it_is(3))
 
-    for session_id, (api_stack, *_) in zip(fasts, cases, strict=True):
-        await api_stack.finished(session_id)
     in_truth = [shown(simulator, phone) if simulator.requests.for_token(phone.token) else [] for phone in phones]
     assert in_truth == [expected for *_, expected in cases]
 

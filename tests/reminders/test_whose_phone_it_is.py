@@ -6,7 +6,7 @@ import pytest
 
 from simulator import Simulator
 from tests.busy import lead
-from tests.stack import Phone, Stack, User, android, eventually, iphone, uncommitted
+from tests.stack import Phone, Stack, User, android, eventually, iphone, start_held, uncommitted
 
 
 @pytest.fixture(params=[iphone, android], ids=["apns", "fcm"])
@@ -86,11 +86,12 @@ async def test_a_phone_that_changed_hands_during_back_off_shows_nothing_of_the_f
 ) -> None:
     alice, bob = stack.user(), stack.user()
     await alice.register(phone)
-    simulator.faults.add(provider=phone.provider, token=phone.token, fault="close", count=1)
+    simulator.faults.add(provider=phone.provider, token=phone.token, fault="close")
     session_id = await alice.start_fast(due_in=1.0)
     await eventually(lambda: stack.failed_attempts(session_id, 1))
 
     await bob.register(phone)
+    simulator.faults.clear()
     bobs = await bob.start_fast(due_in=1.0)
 
     await stack.finished(session_id)
@@ -116,8 +117,7 @@ async def test_a_token_that_rotated_between_planning_and_sending_is_followed(
 async def _armed(stack: Stack, phone: Phone) -> tuple[User, User, UUID]:
     alice, bob = stack.user(), stack.user()
     await alice.register(phone)
-    session_id = await alice.start_fast(due_in=lead(2.0))
-    await eventually(lambda: stack.holds_sends(session_id, 1))
+    [session_id] = await start_held(alice, due_in=lead(2.0))
     return alice, bob, session_id
 
 

@@ -49,6 +49,20 @@ async def test_a_slow_answer_comes_late_but_the_phone_has_it_at_once(sim: Simula
     assert round(asyncio.get_running_loop().time() - started, 3) >= 0.2  # its clock has steps of 1 ms
 
 
+async def test_a_slow_answer_comes_once_when_the_faults_are_ended(sim: Simulator, raw: RawHttp2) -> None:
+    sim.faults.add(provider="apns", fault="slow", delay=3600)
+    stream = raw.send()
+    raw.flush()
+    await sim.phones.received(TOKEN)
+    answered_by_then = raw.so_far(stream).is_over
+
+    sim.faults.clear()
+
+    assert (await raw.heard(stream)).status == 200
+    assert not answered_by_then
+    assert len(sim.phone(TOKEN).log) == 1
+
+
 @pytest.mark.parametrize("processed", [True, False])
 async def test_a_silent_stream_is_never_answered(sim: Simulator, raw: RawHttp2, processed: bool) -> None:
     sim.faults.add(provider="apns", fault="silent", processed=processed)
