@@ -17,6 +17,7 @@ from h2.events import (
     Event,
     RemoteSettingsChanged,
     RequestReceived,
+    SettingsAcknowledged,
     StreamEnded,
     StreamReset,
     WindowUpdated,
@@ -45,12 +46,21 @@ class StreamLimits:
 
 
 class MovingLimit:
-    """The stream limit of one connection. A change is announced with the next thing that is written."""
+    """The stream limit of one connection. A change is announced with the next thing that is written.
+
+    A lower one holds once the client has acknowledged it (RFC 9113, section 6.5.3).
+    """
 
     def __init__(self, limits: StreamLimits) -> None:
         self._limits = limits
         self._next = limits.initial
-        self.current = limits.initial
+        self._holds = limits.initial
+        self._announced = deque([limits.initial])  # not acknowledged yet, the last one at the end
+
+    @property
+    def admitted(self) -> int:
+        """The streams that may be open."""
+        return max(self._holds, *self._announced, 0)
 
     def learn(self, status: int) -> None:
         """Adjust the limit to the answer's status."""
@@ -60,11 +70,16 @@ class MovingLimit:
             self._next = self._limits.after_rejection
 
     def announcement(self) -> bytes:
-        """Give the SETTINGS frame for a changed limit, or nothing; the new limit holds from here on."""
-        if self._next == self.current:
+        """Give the SETTINGS frame for a changed limit, or nothing."""
+        if self._next == (self._announced[-1] if self._announced else self._holds):
             return b""
-        self.current = self._next
-        return SettingsFrame(0, settings={SettingCodes.MAX_CONCURRENT_STREAMS: self.current}).serialize()
+        self._announced.append(self._next)
+        return SettingsFrame(0, settings={SettingCodes.MAX_CONCURRENT_STREAMS: self._next}).serialize()
+
+    def acknowledged(self) -> None:
+        """Note that the client has acknowledged the oldest announcement."""
+        if self._announced:
+            self._holds = self._announced.popleft()
 
 
 class OutgoingBodies:
@@ -263,6 +278,8 @@ class Http2Connection(asyncio.Protocol):
                 self._open.pop(event.stream_id, None)
             case WindowUpdated() | RemoteSettingsChanged():
                 self._send_bodies()
+            case SettingsAcknowledged():
+                self._limit.acknowledged()
             case ConnectionTerminated():
                 self.close()
             case _:
@@ -275,7 +292,7 @@ class Http2Connection(asyncio.Protocol):
             exchange.unprocessed = Unprocessed.FROZEN
         elif event.stream_id > self._last_stream:
             exchange.unprocessed = Unprocessed.AFTER_GOAWAY
-        elif len(self._open) + self._answered >= self._limit.current:
+        elif len(self._open) + self._answered >= self._limit.admitted:
             exchange.unprocessed = Unprocessed.REFUSED_STREAM
         else:
             self._open[event.stream_id] = exchange

@@ -11,13 +11,13 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 from sqlalchemy import text
-from structlog.testing import capture_logs
 
 from db import token_error_cutoffs, unreadable, workers
 from db.views import signals
 from simulator import Simulator
 from tests.busy import in_time, lead
 from tests.console.visits import visit
+from tests.logs import own_logs
 from tests.stack import Phone, Stack, User, android, iphone, start_held
 from tests.streaming import streaming
 from tests.support.dead import dead_task
@@ -108,7 +108,7 @@ async def test_a_message_and_a_reminder_reach_everybody_though_many_rows_are_odd
     honest = [await member(stack, None) for _ in range(2)]
     conversation_id = await conversation_of(writer, *(each.user for each in (*odd.values(), *honest)))
 
-    with capture_logs() as logs:
+    with own_logs() as logs:
         message_id = await posted(writer, conversation_id)
         assert await handed_off(stack, message_id) == "accepted"
         fasts = [await each.user.start_fast(due_in=4) for each in (*odd.values(), *honest)]
@@ -128,7 +128,7 @@ async def test_a_message_and_a_reminder_reach_everybody_though_many_rows_are_odd
 
 def test_what_cannot_be_read_is_reported_once_and_cut_short() -> None:
     column = f"table.{uuid4()}"
-    with capture_logs() as logs:
+    with own_logs() as logs:
         for value in ("x" * 1000, "another"):
             unreadable.log_unreadable(column, value)
 

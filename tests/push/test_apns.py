@@ -10,7 +10,6 @@ from pathlib import Path
 
 import jwt
 import pytest
-import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
@@ -34,6 +33,7 @@ from push.sender import (
 )
 from push.verdict import Verdict, unknown_refusals
 from simulator import Simulator
+from tests.logs import own_logs
 from tests.push.conftest import (
     APNS_TOKEN,
     ATTEMPT_ID,
@@ -206,7 +206,7 @@ async def test_a_refusal_that_is_our_fault_is_reported_as_an_error(
 ) -> None:
     sim.faults.add(fault="answer", provider="apns", status=status, reason=reason)
 
-    with structlog.testing.capture_logs() as logs:
+    with own_logs() as logs:
         await outcome(apns, make_push(APNS_TOKEN))
 
     told = [(entry["event"], entry["reason"]) for entry in logs if entry["log_level"] == "error"]

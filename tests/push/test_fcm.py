@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-import structlog
 
 from domain.kinds import Kind
 from domain.presentation_file import SHIPPED
@@ -31,6 +30,7 @@ from push.sender import (
     Unregistered,
 )
 from simulator import Simulator
+from tests.logs import own_logs
 from tests.push.conftest import APNS_TOKEN, FCM_TOKEN, PATIENT, TASK_ID, fcm_account, made_of, make_push, outcome
 from tests.push.peer import Peer
 
@@ -235,7 +235,7 @@ async def test_a_refusal_that_is_our_fault_is_reported_as_an_error(
 ) -> None:
     sim.faults.add(fault="answer", provider="fcm", **fault)
 
-    with structlog.testing.capture_logs() as logs:
+    with own_logs() as logs:
         await outcome(fcm, make_push(FCM_TOKEN))
 
     told = [(entry["event"], entry["reason"]) for entry in logs if entry["log_level"] == "error"]

@@ -6,12 +6,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from structlog.testing import capture_logs
 
 from domain.kinds import Kind
 from domain.presentation_file import SHIPPED
 from settings.environment import ConfigError, service_settings
 from settings.presentations import PresentationFiles, _Found
+from tests.logs import own_logs
 
 DATABASE = {"DATABASE_URL": "postgresql://127.0.0.1/none"}
 TOO_LONG = "it is not TOML: Exceeds the limit (4300 digits) for integer string conversion: value has 5000 digits."
@@ -113,7 +113,7 @@ async def test_a_changed_file_is_taken_over_and_a_broken_one_keeps_the_old(defau
     files = opened(DATABASE | {"PRESENTATION_FILE": str(default), "APPS_FILE": str(apps)})
     in_use, tea = files.presentations, apps.parent / "tea.toml"
 
-    with capture_logs() as logs:
+    with own_logs() as logs:
         await files.look()
         write(default, "[reminder]\nchannel = 'two'")
         write(tea, "[reminder]\nchannel = 7")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from simulator import Behaviour, Simulator
+from simulator.http.http2 import MovingLimit, StreamLimits
 from tests.simulator.raw_http2 import RawHttp2
 
 REFUSED_STREAM = 7
@@ -42,6 +43,23 @@ async def test_a_rejected_push_drops_the_limit_to_one_until_the_next_accepted_on
     assert (await raw.heard(first)).status == 200
     assert (await raw.heard(second)).reset_code == REFUSED_STREAM
     await raw.until(lambda: raw.limits == [1, 1000, 1, 1000])
+
+
+def test_a_lower_limit_holds_once_the_client_has_acknowledged_it() -> None:
+    limit = MovingLimit(StreamLimits(initial=1, raised=1000, after_rejection=1))
+    limit.acknowledged()
+
+    limit.learn(200)
+    assert limit.announcement()
+    limit.learn(400)
+    assert limit.announcement()
+    admitted = [limit.admitted]
+    for _ in range(2):
+        limit.acknowledged()
+        admitted.append(limit.admitted)
+
+    assert admitted == [1000, 1000, 1]
+    assert limit.announcement() == b""
 
 
 async def test_the_drop_after_a_rejection_can_be_switched_off(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import structlog
 
 from push.limiter.refusal_alarm import RefusalAlarm
+from tests.logs import own_logs
 
 ALICE, BOB = 1, 2
 Told = tuple[str, object, object, object]
@@ -16,7 +17,7 @@ Refused = tuple[UUID, int]
 
 async def told_of(refused: Sequence[Refused], *, dropped: bool = False) -> list[Told]:
     """Give the lines that are told of these pushes, which were refused in one moment."""
-    with structlog.testing.capture_logs() as logs:
+    with own_logs() as logs:
         alarm = RefusalAlarm(structlog.get_logger(), gathered=0.0)
         for task_id, user in refused:
             alarm.note("InvalidProviderToken", task_id, user)
@@ -47,7 +48,7 @@ async def test_nothing_is_told_of_what_the_limiter_was_shut_for() -> None:
 
 @pytest.mark.parametrize("reasons", [20, 1000])
 async def test_of_many_reasons_twenty_are_reported(reasons: int) -> None:
-    with structlog.testing.capture_logs() as logs:
+    with own_logs() as logs:
         alarm = RefusalAlarm(structlog.get_logger(), gathered=0.0)
         for number in range(reasons):
             alarm.note(f"reason-{number}", uuid4(), ALICE)

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
-import structlog
 
 from domain.kinds import Priority
 from domain.naming import user_digest
@@ -35,6 +34,7 @@ from push.sender import (
     Unsendable,
 )
 from tests.busy import soon
+from tests.logs import own_logs
 
 ROUTE = Route(Provider.FCM, None, Environment.PRODUCTION)
 WRONG = Misconfigured("wrong_key")
@@ -253,7 +253,7 @@ async def test_one_users_odd_refusal_as_the_probe_of_an_outage_is_not_what_opera
     scene.rest()
     before = scene.limiter.report()
 
-    with structlog.testing.capture_logs() as logs:
+    with own_logs() as logs:
         assert await scene.comes(uuid4(), "mallory", odd) == "called"
 
     told = scene.limiter.report()

@@ -9,7 +9,6 @@ from math import inf
 from uuid import uuid4
 
 import pytest
-import structlog
 
 from domain.kinds import Priority
 from domain.push import Environment, Provider, Route
@@ -32,6 +31,7 @@ from push.sender import (
     Unsendable,
 )
 from push.verdict import note_unknown, unknown_refusals
+from tests.logs import own_logs
 
 ROUTE = Route(Provider.APNS, None, Environment.PRODUCTION)
 CENTURIES = timedelta(days=365 * 7900)
@@ -165,7 +165,7 @@ async def test_other_credentials_close_an_open_breaker_aloud_and_slowly() -> Non
     await shut(limiters.serving(ROUTE, "old"))
     clock.now += 20
 
-    with structlog.testing.capture_logs() as logs:
+    with own_logs() as logs:
         limiter = limiters.serving(ROUTE, "new")
 
     assert [(entry["event"], entry["after"]) for entry in logs] == [("breaker closed", 20.0)]
@@ -184,7 +184,7 @@ async def test_another_kind_of_trouble_is_told_when_the_probes_of_three_users_me
     limiter = make_limiter(clock, Limits(10), Timings())
     told = []
 
-    with structlog.testing.capture_logs() as logs:
+    with own_logs() as logs:
         for trouble in (*first, *[Misconfigured("wrong_key")] * 5):
             await come_to(limiter, trouble)
             told.append(limiter.report().reason)
@@ -212,7 +212,7 @@ async def test_other_credentials_leave_a_limiter_that_was_open_as_it_is() -> Non
     limiters.share(1.0)
     limiters.serving(ROUTE, "old")
 
-    with structlog.testing.capture_logs() as logs:
+    with own_logs() as logs:
         limiter = limiters.serving(ROUTE, "new")
 
     assert not logs
