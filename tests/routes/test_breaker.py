@@ -9,7 +9,6 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-import structlog
 from sqlalchemy import text
 from temporalio.exceptions import ApplicationError
 
@@ -18,6 +17,7 @@ from push.apns.sender import ApnsSender
 from push.limiter.breaker import Cause, Rest
 from push.limiter.settings import Timings
 from simulator import Simulator
+from tests.logs import own_logs
 from tests.push.conftest import apns_account
 from tests.routes.worker_harness import BRISK, WorkerHarness, active_tokens, attempts, due_now, states, worker_harness
 from tests.stack import Stack, User, android, eventually, iphone
@@ -33,7 +33,7 @@ async def test_a_wrong_key_pauses_the_provider_after_three_users_and_alarms_once
     simulator.faults.add(provider="apns", fault="answer", status=403, reason="InvalidProviderToken")
     all_due = await due_now(without_worker, [iphone() for _ in range(50)])
 
-    with structlog.testing.capture_logs() as logs:
+    with own_logs() as logs:
         async with worker_harness(without_worker, timings=LONG) as worker:
             for due in all_due:
                 await _fail(worker, due, "InvalidProviderToken")
@@ -65,7 +65,7 @@ async def test_two_users_never_pause_a_provider_and_all_are_told_of(
     ]
     called = len(simulator.requests)
 
-    with structlog.testing.capture_logs() as logs:
+    with own_logs() as logs:
         async with worker_harness(without_worker, timings=LONG) as worker:
             await asyncio.gather(*(_fail(worker, due, "InvalidProviderToken") for due in alices + bobs))
             assert worker.dependencies.limiters.report()["gates"][0]["state"] == "closed"

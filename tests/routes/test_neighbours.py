@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-import structlog
 from sqlalchemy import text
 
 from domain.back_off import BackOff
@@ -22,6 +21,7 @@ from push.sender import Unavailable
 from sending.retry import BACK_OFFS
 from simulator import Simulator
 from tests.busy import crowding, in_time
+from tests.logs import own_logs
 from tests.routes.worker_harness import WorkerHarness, due_now, states, worker_harness
 from tests.stack import Phone, Stack, User, android, eventually, iphone
 
@@ -39,7 +39,7 @@ async def test_iphones_behind_fcm_without_an_apns_key_delay_no_android_and_are_t
             provider="fcm", token=phone.token, fault="answer", errorCode="THIRD_PARTY_AUTH_ERROR", message="APNs key"
         )
 
-    with structlog.testing.capture_logs() as logs:
+    with own_logs() as logs:
         async with _sent(without_worker, [*refused, *androids]) as worker:
             await eventually(lambda: _all_shown(simulator, androids))
             await eventually(lambda: _told(logs))
