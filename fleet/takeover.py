@@ -245,7 +245,7 @@ class Takeover:
                 self._begin(each, hold, kinds)
             if taken:
                 log.warning("took over pushes of a lost worker", count=len(taken))
-                await self._plan_for_new_phones([each.send.task_id for each in taken])
+                self._keep(kinds, self._plan_for_new_phones([each.send.task_id for each in taken]))
             has_more = has_more or len(taken) == self._timings.batch
         return 0.0 if has_more else _BETWEEN
 
@@ -278,7 +278,11 @@ class Takeover:
         send = taken.send
         metrics.pushes_taken_over.labels(send.provider, send.kind).inc()
         metrics.takeover_lateness.labels(send.provider, send.kind).observe(taken.lateness)
-        task = asyncio.create_task(_logged(self._sends[send.provider](send, hold)))
+        self._keep(kinds, self._sends[send.provider](send, hold))
+
+    def _keep(self, kinds: frozenset[Kind], work: Coroutine[Any, Any, None]) -> None:
+        """Let it run, so that no other push waits for it."""
+        task = asyncio.create_task(_logged(work))
         self._taken[kinds].add(task)
         task.add_done_callback(self._taken[kinds].discard)
 
