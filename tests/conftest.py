@@ -95,6 +95,7 @@ def postgres() -> Iterator[str]:
         start_postgres(data).cleanup()
         with (data / "postgresql.conf").open("a") as config:
             config.write("max_connections = 400\n")  # each stack has its pools
+            config.write("fsync = off\n")  # what a crash of the machine would lose is no test's matter; disks stall
         server = start_postgres(data)
         yield server.get_uri()
         server.cleanup()

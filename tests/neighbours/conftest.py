@@ -1,13 +1,12 @@
 """A stack whose neighbours misbehave, with a simulator that nobody else's worker calls."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
 from simulator import Simulator
-from tests.stack import UNLIMITED, Stack, StackPlace, android, iphone, open_stack
-from tests.talk import conversation_of, posted
+from tests.neighbours.noises import end_noise
+from tests.stack import UNLIMITED, Stack, StackPlace, open_stack
 
 
 @pytest.fixture(scope="session")
@@ -32,17 +31,6 @@ async def stack(
 
 @pytest.fixture(autouse=True)
 async def nothing_goes_on(stack: Stack, simulator: Simulator) -> AsyncIterator[None]:
-    """After a test end its noise, which would go on in the next one: cancel its fasts, and have pushes accepted.
-
-    What a route's breaker has noted is forgotten with the acceptance.
-    """
+    """After a test end its noise, which would go on in the next one."""
     yield
-    going_on = "SELECT id, user_id FROM fasting_sessions WHERE status = 'active' AND user_id <> 'imported'"
-    fasts = await stack.rows(going_on)
-    await asyncio.gather(*(stack.user(each.user_id).cancel(each.id) for each in fasts))
-    await asyncio.gather(*(stack.finished(each.id) for each in fasts))  # calls in flight have ended then
-    author, reader, phones = stack.user(), stack.user(), [iphone(), android()]
-    await reader.register(*phones)
-    await posted(author, await conversation_of(author, reader))
-    for phone in phones:
-        await simulator.phones.received(phone.token, within=60)
+    await end_noise(stack, simulator)

@@ -16,7 +16,7 @@ from simulator.phones import PhoneState
 from tests.bursts import Request, burst
 from tests.neighbours.honest import DUE_IN
 from tests.stack import Phone, Stack, User, android, eventually, iphone, uncommitted
-from tests.talk import conversation_of, post
+from tests.talk import conversation_of, post, posted
 
 Noise = Callable[[Stack, Simulator], AbstractAsyncContextManager[None]]
 SOONER = DUE_IN - 0.5  # seconds; the neighbour's reminders come first
@@ -347,6 +347,19 @@ NOISES: Sequence[Noise] = (
     somebodys_fast_is_locked,
     somebody_moves_a_goal_to_and_fro,
 )
+
+
+async def end_noise(stack: Stack, simulator: Simulator) -> None:
+    """Cancel the fasts of a noise, and have pushes accepted: what a route's breaker has noted is forgotten then."""
+    going_on = "SELECT id, user_id FROM fasting_sessions WHERE status = 'active' AND user_id <> 'imported'"
+    fasts = await stack.rows(going_on)
+    await asyncio.gather(*(stack.user(each.user_id).cancel(each.id) for each in fasts))
+    await asyncio.gather(*(stack.finished(each.id) for each in fasts))  # calls in flight have ended then
+    author, reader, phones = stack.user(), stack.user(), [iphone(), android()]
+    await reader.register(*phones)
+    await posted(author, await conversation_of(author, reader))
+    for phone in phones:
+        await simulator.phones.received(phone.token, within=60)
 
 
 class _Struck:
