@@ -245,7 +245,8 @@ class Takeover:
                 self._begin(each, hold, kinds)
             if taken:
                 log.warning("took over pushes of a lost worker", count=len(taken))
-                self._keep(kinds, self._plan_for_new_phones([each.send.task_id for each in taken]))
+                planning = self._plan_for_new_phones([each.send.task_id for each in taken])
+                self._keep(kinds, planning, trouble="looking for phones registered meanwhile failed")
             has_more = has_more or len(taken) == self._timings.batch
         return 0.0 if has_more else _BETWEEN
 
@@ -278,11 +279,12 @@ class Takeover:
         send = taken.send
         metrics.pushes_taken_over.labels(send.provider, send.kind).inc()
         metrics.takeover_lateness.labels(send.provider, send.kind).observe(taken.lateness)
-        self._keep(kinds, self._sends[send.provider](send, hold))
+        sending = self._sends[send.provider](send, hold)
+        self._keep(kinds, sending, trouble="sending a push that was taken over failed")
 
-    def _keep(self, kinds: frozenset[Kind], work: Coroutine[Any, Any, None]) -> None:
+    def _keep(self, kinds: frozenset[Kind], work: Coroutine[Any, Any, None], *, trouble: str) -> None:
         """Let it run, so that no other push waits for it."""
-        task = asyncio.create_task(_logged(work))
+        task = asyncio.create_task(_logged(work, trouble))
         self._taken[kinds].add(task)
         task.add_done_callback(self._taken[kinds].discard)
 
@@ -319,8 +321,8 @@ class Others:
         return bool(gone or before.intersection(self.lost))
 
 
-async def _logged(send: Coroutine[Any, Any, None]) -> None:
+async def _logged(work: Coroutine[Any, Any, None], trouble: str) -> None:
     try:
-        await send
-    except Exception as error:  # noqa: BLE001 -- Temporal runs its activity again
-        log.warning("sending a push that was taken over failed", error=type(error).__name__)
+        await work
+    except Exception as error:  # noqa: BLE001 -- Temporal runs the activity again
+        log.warning(trouble, error=type(error).__name__)
