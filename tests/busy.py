@@ -1,18 +1,23 @@
 """How busy the machine is: what bounds on time in tests are multiplied by.
 
 A bound holds for a machine that has little else to do. Where several wait for each core everything takes as many times
-longer, and nothing in it is the product's doing.
+longer, and nothing in it is the product's doing. Nor is a moment in which the whole machine stands still.
 """
 
 import asyncio
 import os
+import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 ANSWERED_WITHIN = 40.0  # seconds; the API itself says after 30 that it is busy
 _MOST = 3.0  # who needs more than this is in trouble of another kind
 _WORK = 0.02  # seconds on a processor, of a sample
+_LOOKS_EVERY = 0.05  # seconds
+_STILL = 0.15  # seconds; who was neither at work nor awake for so long stood still
+_REMEMBERED = 60.0  # seconds; no bound of `in_time` is on anything longer ago
 
 
 def crowding() -> float:
@@ -37,11 +42,17 @@ async def soon(seconds: float) -> AsyncIterator[asyncio.Timeout]:
     loop = asyncio.get_running_loop()
     began = loop.time()
     async with asyncio.timeout(seconds) as bound:
+        looking: asyncio.TimerHandle
 
-        def look() -> None:
-            bound.reschedule(began + seconds * max(crowding(), _stretch()))
+        def look(until: float) -> None:
+            nonlocal looking
+            longer = began + seconds * max(crowding(), _stretch()) + stood_still(since=began)
+            if longer > until:
+                bound.reschedule(longer)
+            if longer > until + 0.1 * seconds:
+                looking = loop.call_at(longer - 0.1 * seconds, look, longer)
 
-        looking = loop.call_at(began + 0.9 * seconds, look)
+        looking = loop.call_at(began + 0.9 * seconds, look, began + seconds)
         try:
             yield bound
         finally:
@@ -49,8 +60,32 @@ async def soon(seconds: float) -> AsyncIterator[asyncio.Timeout]:
 
 
 def in_time(took: float, seconds: float) -> bool:
-    """Tell whether something took less than so many seconds, or than those take on a machine as busy as this."""
-    return took < seconds or took < seconds * max(crowding(), _stretch())
+    """Tell whether something took less than so many seconds, or than those take on a machine as busy as this.
+
+    What it lost while the machine stood still does not count. A defect makes it late each time, not only then.
+    """
+    return took < seconds or took < seconds * max(crowding(), _stretch()) + stood_still()
+
+
+def stood_still(*, since: float | None = None) -> float:
+    """Say for how many seconds this process was kept from running: since an instant, or during the last minute."""
+    since = time.monotonic() - _REMEMBERED if since is None else since
+    return sum(lasted for ended, lasted in tuple(_stalls) if ended > since)
+
+
+def _watch() -> None:
+    """Notice when nothing ran in this process though it was time; its own work, however long, is no such time."""
+    while True:
+        began, worked = time.monotonic(), time.process_time()
+        time.sleep(_LOOKS_EVERY)
+        ended = time.monotonic()
+        lost = ended - began - _LOOKS_EVERY - (time.process_time() - worked)
+        if lost > _STILL:
+            _stalls.append((ended, lost))
+
+
+_stalls = deque[tuple[float, float]](maxlen=1000)
+threading.Thread(target=_watch, name="stalls", daemon=True).start()
 
 
 def _waiting() -> float:

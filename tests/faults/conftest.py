@@ -10,7 +10,7 @@ from sqlalchemy import text
 from domain.push import Provider
 from push.apns.sender import ApnsAccount, ApnsSender
 from push.fcm.sender import FcmAccount, FcmSender
-from push.http2.pool import Timeouts
+from push.http2.pool import DEFAULT_TIMEOUTS, Timeouts
 from push.registry import Key, SenderRegistry
 from push.sender import Sender
 from simulator import Simulator
@@ -36,7 +36,7 @@ async def _service(
     environment = place.environment()
     app = make_app(place)
     async with make_stack(place, app) as stack, worker_harness(stack) as worker:
-        _impatient(worker.dependencies.apps, environment)
+        _replace_senders(worker.dependencies.apps, environment, IMPATIENT)
         async with worker.employed():
             await stack.user().start_fast(due_in=3600)  # the first one takes a second on a busy machine
             yield Service(stack, worker, simulator)
@@ -52,7 +52,19 @@ async def service(_service: Service) -> AsyncIterator[Service]:
         await db.execute(text("TRUNCATE brakes"))
 
 
-def _impatient(apps: SenderRegistry, environment: dict[str, str]) -> None:
+@pytest.fixture
+async def patient(service: Service) -> AsyncIterator[Service]:
+    """The service with as much patience as in production: a slow call goes on until the faults are cleared."""
+    apps, environment = service.worker.dependencies.apps, service.stack.place.environment()
+    impatient = _replace_senders(apps, environment, DEFAULT_TIMEOUTS)
+    await service.warm_up()
+    yield service
+    for sender in apps.replace(impatient, None):
+        await sender.close()
+
+
+def _replace_senders(apps: SenderRegistry, environment: dict[str, str], timeouts: Timeouts) -> dict[Key, Sender]:
+    """Give an app's senders other timeouts; returns those before."""
     authority = Path(environment["APNS_CA_FILE"])
     apns = ApnsAccount(
         key_file=Path(environment["APNS_KEY_FILE"]),
@@ -69,7 +81,9 @@ def _impatient(apps: SenderRegistry, environment: dict[str, str]) -> None:
         ca_file=authority,
     )
     senders: dict[Key, Sender] = {
-        (Provider.APNS, None): ApnsSender(apns, timeouts=IMPATIENT),
-        (Provider.FCM, None): FcmSender(fcm, timeouts=IMPATIENT),
+        (Provider.APNS, None): ApnsSender(apns, timeouts=timeouts),
+        (Provider.FCM, None): FcmSender(fcm, timeouts=timeouts),
     }
+    before = {key: sender for key in senders if (sender := apps.sender(*key))}
     apps.replace(senders, None)
+    return before

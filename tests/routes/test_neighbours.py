@@ -20,7 +20,7 @@ from push.limiter.settings import Timings
 from push.sender import Unavailable
 from sending.retry import BACK_OFFS
 from simulator import Simulator
-from tests.busy import crowding, in_time
+from tests.busy import crowding, in_time, stood_still
 from tests.logs import own_logs
 from tests.routes.worker_harness import WorkerHarness, due_now, states, worker_harness
 from tests.stack import Phone, Stack, User, android, eventually, iphone
@@ -108,12 +108,25 @@ async def test_25_invented_tokens_of_one_user_stop_nobody_and_support_sees_whose
 async def test_after_35_seconds_of_outage_no_reminder_of_60_seconds_dies(
     without_worker: Stack, simulator: Simulator
 ) -> None:
-    """As in life, but twenty times as fast, or as many as leave a busy machine the time that it needs."""
+    """As in life, but twenty times as fast, or as many as leave a busy machine the time that it needs.
+
+    Where the machine stood still meanwhile, the outage may have outlasted the reminders; then it has to hold twice.
+    """
+    began = time.monotonic()
+    died = [await _died_of_an_outage(without_worker, simulator)]
+    if any(died) and stood_still(since=began):
+        died = [await _died_of_an_outage(without_worker, simulator) for _ in range(2)]
+
+    assert not any(died)
+
+
+async def _died_of_an_outage(stack: Stack, simulator: Simulator) -> int:
+    """Let an outage pass that is shorter than reminders live; gives how many of six were not accepted."""
     scale = FASTER / crowding()
     simulator.faults.add(provider="apns", fault="answer", status=503, reason="ServiceUnavailable")
-    all_due = await due_now(without_worker, [iphone() for _ in range(6)])
-    async with worker_harness(without_worker, timings=_hasty(scale), back_offs=_hasty_back_offs(scale)) as worker:
-        async with without_worker.sessions.begin() as db:
+    all_due = await due_now(stack, [iphone() for _ in range(6)])
+    async with worker_harness(stack, timings=_hasty(scale), back_offs=_hasty_back_offs(scale)) as worker:
+        async with stack.sessions.begin() as db:
             await db.execute(
                 text("UPDATE push_tasks SET expires_at = now() + :life WHERE task_id = ANY(:ids)"),
                 {"life": timedelta(seconds=60 / scale), "ids": [due.task_id for due in all_due]},
@@ -122,8 +135,7 @@ async def test_after_35_seconds_of_outage_no_reminder_of_60_seconds_dies(
         await asyncio.sleep(35 / scale)
         simulator.faults.clear()
         await sends
-
-    assert await states(without_worker, all_due) == {(TaskState.ACCEPTED, None): 6}
+    return 6 - (await states(stack, all_due)).get((TaskState.ACCEPTED, None), 0)
 
 
 def _hasty(scale: float) -> Timings:
