@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 ANSWERED_WITHIN = 40.0  # seconds; the API itself says after 30 that it is busy
@@ -17,7 +17,7 @@ _MOST = 3.0  # who needs more than this is in trouble of another kind
 _WORK = 0.02  # seconds on a processor, of a sample
 _LOOKS_EVERY = 0.05  # seconds
 _STILL = 0.15  # seconds; who was neither at work nor awake for so long stood still
-_REMEMBERED = 60.0  # seconds; no bound of `in_time` is on anything longer ago
+_REMEMBERED = 20.0  # seconds; what `in_time` judges ended just before
 
 
 def crowding() -> float:
@@ -68,7 +68,7 @@ def in_time(took: float, seconds: float) -> bool:
 
 
 def stood_still(*, since: float | None = None) -> float:
-    """Say for how many seconds this process was kept from running: since an instant, or during the last minute."""
+    """Say for how many seconds this process was kept from running: since an instant, or of late."""
     since = time.monotonic() - _REMEMBERED if since is None else since
     return sum(lasted for ended, lasted in tuple(_stalls) if ended > since)
 
@@ -86,6 +86,16 @@ def _watch() -> None:
 
 _stalls = deque[tuple[float, float]](maxlen=1000)
 threading.Thread(target=_watch, name="stalls", daemon=True).start()
+
+
+async def quick(measure: Callable[[], Awaitable[float]], seconds: float) -> bool:
+    """Tell whether something takes less than so many seconds; where it did not, it then has to twice in a row.
+
+    A defect is late every time, a machine that stood still for a moment is not. Only for speed, never for correctness.
+    """
+    if in_time(await measure(), seconds):
+        return True
+    return in_time(await measure(), seconds) and in_time(await measure(), seconds)
 
 
 def _waiting() -> float:

@@ -12,7 +12,7 @@ import pytest
 
 from api.writes import PATIENCE
 from tests.bursts import Request, burst
-from tests.busy import in_time
+from tests.busy import in_time, quick
 from tests.stack import Stack, StackPlace, User, android, eventually, make_app, make_stack, uncommitted
 from tests.talk import conversation_of
 
@@ -74,27 +74,31 @@ async def test_50_people_who_write_to_one_conversation_hold_one_connection_and_n
 
 async def test_twenty_rows_that_somebody_holds_leave_room_for_readers_and_for_other_rows(crowded: Stack) -> None:
     """Each row has a queue of its own; all of them together are kept from the last connections."""
-    noisy, honest = [crowded.user() for _ in range(20)], crowded.user()
-    fasts, own = [await user.start_fast(due_in=3600) for user in noisy], await honest.start_fast(due_in=3600)
-    ends: list[Request] = [
-        (user, "POST", f"/v1/fasting-sessions/{fast}/end", {}) for user, fast in zip(noisy, fasts, strict=True)
-    ]
 
-    async with burst(crowded, ends) as send:
-        async with uncommitted(crowded, "SELECT 1 FROM fasting_sessions WHERE id = ANY(:ids) FOR UPDATE", ids=fasts):
-            statuses = send()
-            await eventually(crowded.someone_waits_for_a_lock)
-            listed = await _timed(honest.call("GET", "/v1/fasting-sessions"))
-            registered = await _timed(honest.register(android()))
-            waiting = await _connections_that_wait(crowded)
-            moved = await _timed(honest.move_goal(own, due_in=7200))
-        answered = Counter(await statuses)
+    async def slowest() -> float:
+        noisy, honest = [crowded.user() for _ in range(20)], crowded.user()
+        fasts, own = [await user.start_fast(due_in=3600) for user in noisy], await honest.start_fast(due_in=3600)
+        ends: list[Request] = [
+            (user, "POST", f"/v1/fasting-sessions/{fast}/end", {}) for user, fast in zip(noisy, fasts, strict=True)
+        ]
 
-    assert in_time(max(listed, registered), 0.5)
-    assert in_time(moved, 1.5)
-    assert waiting <= 6
-    assert answered.keys() <= {200, 503}  # which it is where a busy machine needed three seconds for the above
-    assert sum(answered.values()) == 20
+        held = "SELECT 1 FROM fasting_sessions WHERE id = ANY(:ids) FOR UPDATE"
+        async with burst(crowded, ends) as send:
+            async with uncommitted(crowded, held, ids=fasts):
+                statuses = send()
+                await eventually(crowded.someone_waits_for_a_lock)
+                listed = await _timed(honest.call("GET", "/v1/fasting-sessions"))
+                registered = await _timed(honest.register(android()))
+                waiting = await _connections_that_wait(crowded)
+                moved = await _timed(honest.move_goal(own, due_in=7200))
+            answered = Counter(await statuses)
+
+        assert waiting <= 6
+        assert answered.keys() <= {200, 503}  # which it is where a busy machine needed three seconds for the above
+        assert sum(answered.values()) == 20
+        return max(listed, registered, moved / 3)  # a change may wait for its turn at the connections
+
+    assert await quick(slowest, 0.5)
 
 
 async def test_a_row_that_is_let_go_within_three_seconds_is_changed_by_the_same_request(crowded: Stack) -> None:

@@ -12,7 +12,7 @@ import pytest
 from api.http.auth import Caller
 from api.http.rates import MAX_WAITING, RequestPermit, RunningRequests
 from domain.problems import LimitReached
-from tests.busy import in_time, soon
+from tests.busy import quick, soon
 from tests.stack import Stack, StackPlace, User, eventually, make_app, make_stack, uncommitted
 from tests.streaming import streaming
 
@@ -32,6 +32,7 @@ async def test_eight_requests_of_a_user_run_the_ninth_waits_two_seconds_and_othe
     user, other = eight.user(), eight.user()
     fasts = [await user.start_fast(due_in=3600) for _ in range(8)]
     loop = asyncio.get_running_loop()
+    refusals, served = list[tuple[httpx.Response, float]](), list[int]()
 
     async with uncommitted(eight, HELD, ids=fasts):
         running = await _moving(eight, user, fasts)
@@ -39,19 +40,28 @@ async def test_eight_requests_of_a_user_run_the_ninth_waits_two_seconds_and_othe
         async def refused() -> tuple[httpx.Response, float] | None:
             began = loop.time()
             answer = await user.call("GET", PREFERENCES)
-            return None if answer.status_code == 200 else (answer, loop.time() - began)
+            # 200 while one of the eight is made again, 503 where the machine is too busy
+            return None if answer.status_code in (200, 503) else (answer, loop.time() - began)
 
-        ninth, waited = await eventually(refused)
-        began = loop.time()
-        of_other = await other.call("GET", PREFERENCES)
-        took = loop.time() - began
+        async def refused_after() -> float:
+            refusals.append(await eventually(refused))
+            return refusals[-1][1]
+
+        async def served_after() -> float:
+            began = loop.time()
+            served.append((await other.call("GET", PREFERENCES)).status_code)
+            return loop.time() - began
+
+        is_refused_soon = await quick(refused_after, 2.9)
+        is_served_soon = await quick(served_after, 1.0)
     moved = [(await each).status_code for each in running]
 
-    assert (ninth.status_code, ninth.json()["type"]) == (429, "urn:fastbell:problem:too-many-concurrent-requests")
-    assert ninth.headers["retry-after"] == "1"
-    assert waited > 1.9
-    assert in_time(waited, 2.9)
-    assert (of_other.status_code, in_time(took, 1.0)) == (200, True)
+    for ninth, waited in refusals:
+        assert (ninth.status_code, ninth.json()["type"]) == (429, "urn:fastbell:problem:too-many-concurrent-requests")
+        assert ninth.headers["retry-after"] == "1"
+        assert waited > 1.9
+    assert is_refused_soon, refusals
+    assert (set(served), is_served_soon) == ({200}, True)
     assert moved == [200] * 8
 
 

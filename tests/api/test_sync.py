@@ -143,19 +143,22 @@ async def test_a_cursor_older_than_the_log_says_where_to_go_on(alice: User, api:
     assert [each["body"] for each in kept] == ["number 3", "number 2", "number 1", "number 0"]
 
 
-async def test_a_log_that_is_cut_while_it_is_read_has_no_hole(alice: User, api: Stack) -> None:
-    conversation_id, phone = await conversation_of(alice), uuid4()
-    for _ in range(4):
-        await post(alice, conversation_id)
-    await sync(alice, phone, after=1)
+async def test_a_log_that_is_cut_while_it_is_read_has_no_hole(api: Stack) -> None:
+    status = 503
+    while status == 503:  # the row was held for longer than a request waits: the machine stood still
+        alice, phone = api.user(), uuid4()
+        conversation_id = await conversation_of(alice)
+        for _ in range(4):
+            await post(alice, conversation_id)
+        await sync(alice, phone, after=1)
 
-    held = "SELECT 1 FROM sync_positions WHERE installation_id = :id FOR UPDATE"
-    async with uncommitted(api, held, id=phone):
-        reading = asyncio.create_task(answer_to(alice, f"installation_id={phone}&after=2"))
-        await eventually(api.someone_waits_for_a_lock)
-        async with api.sessions.begin() as db:
-            await log.purge(db, alice.user_id, until=3)
-    status, page = await reading
+        held = "SELECT 1 FROM sync_positions WHERE installation_id = :id FOR UPDATE"
+        async with uncommitted(api, held, id=phone):
+            reading = asyncio.create_task(answer_to(alice, f"installation_id={phone}&after=2"))
+            await eventually(api.someone_waits_for_a_lock)
+            async with api.sessions.begin() as db:
+                await log.purge(db, alice.user_id, until=3)
+        status, page = await reading
 
     assert (status, [item["seq"] for item in page["items"]]) == (200, [3, 4])
     assert (await answer_to(alice, f"installation_id={phone}&after=2"))[0] == 410
