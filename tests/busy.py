@@ -7,7 +7,7 @@ longer, and nothing in it is the product's doing.
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 ANSWERED_WITHIN = 40.0  # seconds; the API itself says after 30 that it is busy
@@ -51,6 +51,16 @@ async def soon(seconds: float) -> AsyncIterator[asyncio.Timeout]:
 def in_time(took: float, seconds: float) -> bool:
     """Tell whether something took less than so many seconds, or than those take on a machine as busy as this."""
     return took < seconds or took < seconds * max(crowding(), _stretch())
+
+
+async def in_time_again(measure: Callable[[], Awaitable[float]], seconds: float) -> bool:
+    """Tell whether what is measured takes less than so many seconds; where not, whether it does twice in a row after.
+
+    What is slow by itself is so every time; a machine that stood still for a second is not.
+    """
+    return in_time(await measure(), seconds) or (
+        in_time(await measure(), seconds) and in_time(await measure(), seconds)
+    )
 
 
 def _waiting() -> float:

@@ -60,7 +60,7 @@ def test_the_demonstration_shows_the_reminder_once_on_both_phones_and_nothing_on
     lateness = [int(found) for found in LATENESS.findall(told)]
     assert len(lateness) == 2
     assert min(lateness) >= -5
-    assert in_time(max(lateness) / 1000, 1.0)
+    assert in_time(max(lateness) / 1000, 3.0)  # usually 0.1; a task that Temporal has to give again comes after 10
 
 
 def test_the_demonstration_hands_a_message_to_a_phone_that_is_connected_and_to_one_that_sleeps(
