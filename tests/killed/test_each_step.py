@@ -10,10 +10,9 @@ import pytest
 from sqlalchemy import make_url
 
 from simulator import Simulator
-from tests.busy import lead
 from tests.killed.wire import wire
 from tests.servers import part
-from tests.stack import Phone, Stack, android, eventually, iphone, uncommitted
+from tests.stack import Phone, Stack, android, eventually, iphone, start_held, uncommitted
 
 pytestmark = pytest.mark.long
 
@@ -28,15 +27,15 @@ async def test_a_worker_killed_at_each_step_of_a_send_loses_nothing_and_shows_no
     without_worker: Stack, simulator: Simulator, worker_settings: Callable[[], dict[str, str]]
 ) -> None:
     checked, answered, recorded = iphone(), android(), android()  # Apple takes one push at a time at first
-    for phone, delay in ((answered, lead(2.0)), (recorded, 1.0)):
-        simulator.faults.add(provider="fcm", token=phone.token, fault="slow", delay=delay, count=1)
+    for phone in (answered, recorded):
+        simulator.faults.add(provider="fcm", token=phone.token, fault="slow", delay=8, count=1)
     host, _, port = without_worker.place.temporal_address.partition(":")
     async with (
         wire(partial(asyncio.open_connection, host, int(port))) as way,
         part(worker_settings() | {"TEMPORAL_ADDRESS": f"127.0.0.1:{way.port}"}, "worker.py") as worker,
     ):
         await worker.says("worker ready")
-        fasts = {phone: await _armed(without_worker, phone) for phone in (checked, answered, recorded)}
+        fasts = await _armed(without_worker, checked, answered, recorded)
         async with uncommitted(
             without_worker, "SELECT 1 FROM fasting_sessions WHERE id = :id FOR UPDATE", id=fasts[checked]
         ):
@@ -46,6 +45,7 @@ async def test_a_worker_killed_at_each_step_of_a_send_loses_nothing_and_shows_no
             # The attempt, too: where only the task is stuck, its outcome is noted on the attempt after a moment.
             both = "SELECT 1 FROM push_tasks JOIN push_attempts USING (task_id) WHERE conversation_id = :id FOR UPDATE"
             async with uncommitted(without_worker, both, id=fasts[answered]):
+                simulator.faults.clear()  # the answers come now
                 await eventually(lambda: _has_state(without_worker, fasts[recorded], "accepted"))
                 await eventually(lambda: without_worker.rows(_STORING))
                 await worker.end(signal.SIGKILL)
@@ -72,7 +72,7 @@ async def test_a_worker_killed_between_its_check_and_its_call_has_called_nobody_
         through = database.set(host="127.0.0.1", port=way.port, query={}).render_as_string(hide_password=False)
         async with part(worker_settings() | {"DATABASE_URL": through}, "worker.py") as worker:
             await worker.says("worker ready")
-            fast = await _armed(without_worker, phone)
+            fast = (await _armed(without_worker, phone))[phone]
             await eventually(lambda: _attempts(without_worker, fast))  # committed, and the worker does not hear of it
             await worker.end(signal.SIGKILL)
     assert await _attempts(without_worker, fast) == [(None, None)]
@@ -86,12 +86,11 @@ async def test_a_worker_killed_between_its_check_and_its_call_has_called_nobody_
     assert [line.times_received for line in simulator.phone(phone.token).screen] == [1]
 
 
-async def _armed(stack: Stack, phone: Phone) -> UUID:
-    user = stack.user()
-    await user.register(phone)
-    session_id = await user.start_fast(due_in=lead(4.0))
-    await eventually(lambda: stack.holds_sends(session_id, 1), within=10)
-    return session_id
+async def _armed(stack: Stack, *phones: Phone) -> dict[Phone, UUID]:
+    users = [stack.user() for _ in phones]
+    for user, phone in zip(users, phones, strict=True):
+        await user.register(phone)
+    return dict(zip(phones, await start_held(*users, due_in=4.0), strict=True))
 
 
 async def _has_state(stack: Stack, session_id: UUID, state: str) -> bool:

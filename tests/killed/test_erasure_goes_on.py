@@ -11,7 +11,7 @@ from temporalio.client import Client
 
 from domain.naming import reminder_workflow_id
 from simulator import Simulator
-from tests.busy import in_time
+from tests.busy import quick
 from tests.conftest import NewDatabase
 from tests.erasure.leaving import change, holding, leave, state_of
 from tests.servers import TemporalServer, free_port, part
@@ -61,11 +61,18 @@ async def test_while_temporal_is_away_the_rows_go_and_afterwards_the_histories(
         assert user.user_id not in "".join(worker.lines)
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(120)
 async def test_ten_thousand_rows_and_two_killed_workers_make_nobody_else_late(
     without_worker: Stack, simulator: Simulator, worker_settings: WorkerSettings
 ) -> None:
-    stack = without_worker
+    async def longest() -> float:
+        return await _longest_beside_an_erasure(without_worker, simulator, worker_settings)
+
+    assert await quick(longest, 1.0)  # usually 0.1
+
+
+async def _longest_beside_an_erasure(stack: Stack, simulator: Simulator, worker_settings: WorkerSettings) -> float:
+    """Erase many rows; gives how late somebody else's reminder was, or how long their longest write took."""
     leaver, stayer, phone = stack.user(), stack.user(), iphone()
     await leaver.register(iphone())
     await stayer.register(phone)
@@ -87,9 +94,9 @@ async def test_ten_thousand_rows_and_two_killed_workers_make_nobody_else_late(
 
     [request] = simulator.requests.for_token(phone.token)
     [task] = await stack.tasks(session_id)
-    assert in_time((request.received_at - task.due_at).total_seconds(), 1.0)
-    assert in_time(took, 1.0)
     assert await holding(stack, [leaver.user_id]) == set()
+    late: float = (request.received_at - task.due_at).total_seconds()
+    return max(late, took)
 
 
 async def _longest_write(user: User, is_over: Callable[[], Awaitable[bool]]) -> float:

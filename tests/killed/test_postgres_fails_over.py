@@ -9,10 +9,10 @@ from uuid import uuid4
 import pytest
 
 from simulator import Simulator
-from tests.busy import in_time, lead
+from tests.busy import in_time
 from tests.conftest import NewDatabase
 from tests.failover import Failover
-from tests.stack import Stack, StackPlace, eventually, iphone, open_stack
+from tests.stack import Stack, StackPlace, iphone, open_stack, start_held
 
 pytestmark = pytest.mark.long
 
@@ -36,15 +36,14 @@ async def test_api_and_worker_are_well_by_themselves_once_the_primary_is_back(
     async with open_stack(place) as stack:
         user, phone = stack.user(), iphone()
         await user.register(phone)
-        ahead = lead(2.0)
-        armed, due_at = await user.start_fast(due_in=ahead), datetime.now(UTC) + timedelta(seconds=ahead)
-        await eventually(lambda: stack.holds_sends(armed, 1))
+        [armed] = await start_held(user, due_in=2.0)
+        [task] = await stack.tasks(armed)
 
         await failover.begin()
         statuses = [(await _write(stack)) for _ in range(5)]
         problem = await user.call("PUT", f"/v1/device-tokens/{phone.installation_id}", _token(phone.token))
         ready = await stack.http.get("/readyz")
-        while datetime.now(UTC) < due_at + timedelta(seconds=0.3):  # it comes due without a database
+        while datetime.now(UTC) < task.due_at + timedelta(seconds=0.3):  # it comes due without a database
             await asyncio.sleep(0.05)
         await failover.end()
         back_at = time.monotonic()

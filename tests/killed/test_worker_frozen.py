@@ -3,19 +3,17 @@
 import asyncio
 import signal
 from collections.abc import Callable
-from functools import partial
+from datetime import UTC, datetime
 
 import pytest
 
 from simulator import Simulator
-from tests.busy import lead
 from tests.servers import part
-from tests.stack import Stack, android, eventually, iphone
+from tests.stack import Stack, android, iphone, start_held
 
 pytestmark = pytest.mark.long
 
-DUE_IN = 4.0  # seconds
-FROZEN = 26  # after the due instant: Temporal waits for 20, the worker itself for 5 more
+FROZEN = 26  # seconds after the due instant: Temporal waits for 20, the worker itself for 5 more
 
 
 @pytest.mark.timeout(120)
@@ -28,13 +26,12 @@ async def test_a_worker_that_stood_still_leaves_no_open_attempt_and_nothing_dead
         await user.register(phone)
     async with part(worker_settings(), "worker.py") as worker:
         await worker.says("worker ready")
-        due_in = lead(DUE_IN)
-        fasts = [await user.start_fast(due_in=due_in) for user in people]
-        for fast in fasts:
-            await eventually(partial(without_worker.holds_sends, fast, 1), within=10)
+        fasts = await start_held(*people, due_in=4.0)
 
         worker.process.send_signal(signal.SIGSTOP)
-        await asyncio.sleep(due_in + FROZEN)
+        due = "SELECT max(due_at) AS last FROM push_tasks WHERE conversation_id = ANY(:ids)"
+        [due_at] = await without_worker.rows(due, ids=fasts)
+        await asyncio.sleep((due_at.last - datetime.now(UTC)).total_seconds() + FROZEN)
         worker.process.send_signal(signal.SIGCONT)
 
         outcomes = await asyncio.gather(*(without_worker.finished(fast, within=40) for fast in fasts))

@@ -12,7 +12,7 @@ from simulator import Simulator
 from tests.busy import in_time, lead
 from tests.events.feed import feed_of
 from tests.servers import part
-from tests.stack import Stack, android, eventually, iphone
+from tests.stack import Stack, android, eventually, iphone, start_held
 
 pytestmark = pytest.mark.long
 
@@ -34,8 +34,7 @@ async def test_sends_held_and_under_way_in_a_killed_worker_show_once_within_25_s
         await eventually(lambda: without_worker.holds_sends(being_called, 1), within=10)
         other = without_worker.user()
         await other.register(held)
-        being_held = await other.start_fast(due_in=lead(4.0))
-        await eventually(lambda: without_worker.holds_sends(being_held, 1), within=10)
+        [being_held] = await start_held(other, due_in=4.0)
         await simulator.phones.received(called.token)  # the provider has it; its answer is on the way
         await worker.end(signal.SIGKILL)
 

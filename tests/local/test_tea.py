@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.busy import crowding
 from tests.local.run import ROOT, environment, local_run, wait_until
 from tests.servers import free_port
 
@@ -30,7 +31,7 @@ def test_tea_is_ready_on_both_phones_in_the_apps_own_words() -> None:
                 said = _walk(walk, {"TEATIME": f"http://127.0.0.1:{port}", "PHONES": _phones(settings)})
             finally:
                 backend.terminate()
-                backend.wait(timeout=10)
+                backend.wait(timeout=10 * crowding())
 
     for shown in (
         '"title":"Sencha","body":"Ready. Take the leaves out."',

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from simulator import Simulator
-from tests.neighbours.noises import end_noise
 from tests.stack import UNLIMITED, Stack, StackPlace, open_stack
 
 
@@ -27,10 +26,3 @@ async def stack(
     place = StackPlace(await new_database("neighbours"), temporal, "neighbours", simulator)
     async with open_stack(place, **UNLIMITED, APNS_RATE="100") as stack:
         yield stack
-
-
-@pytest.fixture(autouse=True)
-async def nothing_goes_on(stack: Stack, simulator: Simulator) -> AsyncIterator[None]:
-    """After a test end its noise, which would go on in the next one."""
-    yield
-    await end_noise(stack, simulator)

@@ -31,7 +31,7 @@ from db.engine import make_engine, make_sessions
 from demo.parts import start_postgres
 from domain.naming import VERSION
 from simulator import Simulator
-from tests.busy import in_time
+from tests.busy import ANSWERED_WITHIN, in_time, soon
 from tests.events.receiver import Receiver, receiving
 from tests.releases import Release, releases
 from tests.servers import ROOT, Part, TemporalServer, free_port, part
@@ -68,7 +68,7 @@ class Side:
     async def run(self, *command: str) -> str:
         """Run a command of this release to its end; gives what it prints."""
         async with part(self.place.environment(), *command, python=self.python, code=self.code) as running:
-            async with asyncio.timeout(60):
+            async with soon(60):
                 status = await running.process.wait()
             await running.end(signal.SIGKILL)
             if status:
@@ -98,9 +98,7 @@ class Side:
 
     async def stop(self) -> None:
         """End its processes as an operator does."""
-        for each in self.parts:
-            each.process.send_signal(signal.SIGTERM)
-        statuses = [await each.end(signal.SIGTERM) for each in self.parts]
+        statuses = await asyncio.gather(*(each.end(signal.SIGTERM) for each in self.parts))  # one signal each
         await self.leaving.aclose()
         self.parts, self.leaving = [], AsyncExitStack()
         if not {*statuses} <= {0, -signal.SIGTERM}:
@@ -360,7 +358,7 @@ def _kind(path: Path) -> str:
 async def _side(name: str, code: Path, python: Path, place: StackPlace) -> AsyncIterator[Side]:
     port = free_port()
     engine = make_engine(place.database_url)
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as http:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=ANSWERED_WITHIN) as http:
         stack = Stack(place, http, make_sessions(engine), await temporal_client(place))
         side = Side(name, code, python, place, http, stack, port)
         try:

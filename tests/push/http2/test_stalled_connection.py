@@ -10,12 +10,17 @@ from domain.push import Environment
 from push.apns.sender import ApnsSender
 from push.sender import Accepted
 from simulator import Simulator
-from tests.busy import in_time
+from tests.busy import quick
 from tests.push.conftest import apns_account, make_push
 
 
 @pytest.mark.long
 async def test_one_users_calls_that_are_never_answered_on_a_new_connection_hold_up_nobody_elses(sim: Simulator) -> None:
+    assert await quick(lambda: _others_wait(sim), 1.5)
+
+
+async def _others_wait(sim: Simulator) -> float:
+    """Send to others while one user's calls hang on a new connection; gives how many seconds all took."""
     sender = ApnsSender(apns_account(sim))
     hanging = [secrets.token_hex(32) for _ in range(20)]
     for token in hanging:
@@ -31,9 +36,9 @@ async def test_one_users_calls_that_are_never_answered_on_a_new_connection_hold_
     took = time.monotonic() - began
 
     assert {type(answer) for answer in answers} == {Accepted}
-    assert in_time(took, 1.5)
     assert not any(task.done() for task in hung)
     for task in hung:
         task.cancel()
     await asyncio.wait(hung)
     await sender.close()
+    return took
