@@ -75,10 +75,13 @@ def _bash(script: str, place: Path, environ: dict[str, str]) -> str:
             start_new_session=True,
         )
     try:
-        assert process.wait(timeout=90) == 0, said.read_text()
+        status: int | str = process.wait(timeout=90)
     except subprocess.TimeoutExpired:
-        pytest.fail(said.read_text())
+        status = "not over within 90 s"
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    told = "\n".join(each.read_text() for each in (said, *place.glob("received.txt"), *place.glob("output")))
+    assert status == 0, f"{status}\n{told}"
     return said.read_text()
