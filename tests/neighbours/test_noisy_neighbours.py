@@ -5,10 +5,12 @@ import pytest
 from simulator import Simulator
 from tests.busy import quick
 from tests.neighbours import honest
-from tests.neighbours.noises import NOISES, Noise, end_noise
+from tests.neighbours.noises import NOISES, Noise, end_noise, two_people_write_without_a_pause_to_twenty
 from tests.stack import Stack
 
-LATE = 1.0  # seconds; all come within 0.2 s, and within 0.8 s where the neighbour takes most of a core
+# Seconds. All come within 0.4 s, but beside two who take the whole thread that API, worker and providers share here:
+# 0.7 on a quick machine, 1.3 on a slow one. Who waits for another's row waits for 3, and for a connection for 5.
+LATE, LATE_BESIDE_WRITERS = 1.0, 2.0
 
 
 @pytest.mark.alone
@@ -24,4 +26,5 @@ async def test_others_are_reminded_on_time_while(stack: Stack, simulator: Simula
             await end_noise(stack, simulator)
         return late[-1]
 
-    assert await quick(latest, LATE), f"late by {late} s"
+    bound = LATE_BESIDE_WRITERS if noise is two_people_write_without_a_pause_to_twenty else LATE
+    assert await quick(latest, bound), f"late by {late} s"
